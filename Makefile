@@ -1,0 +1,71 @@
+# Everything runs in .venv, made from pyproject.toml and constraints.txt. `make help` lists all.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+PROTO_VENV := .venv-proto
+PROTOS := $(shell find proto -name '*.proto')
+BUF := tools/buf/node_modules/.bin/buf
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve test check lint types imports proto proto-check unit bench clean
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.service  ## start a gate and let it judge photographs at falling JPEG quality
+	$(BIN)/python -m examples.demo
+
+serve: $(VENV)/.service  ## run the gate until Ctrl-C and print its endpoints
+	$(BIN)/utility-gate serve
+
+test: check unit  ## all checks and all tests
+
+check: lint types imports proto-check  ## ruff, mypy, import-linter, buf, generated code
+
+unit: $(VENV)/.dev  ## pytest alone
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+proto: $(PROTO_VENV)/.made  ## generate the stubs from proto/
+	PATH=$(abspath $(PROTO_VENV))/bin:$$PATH $(PROTO_VENV)/bin/python -m grpc_tools.protoc -I proto \
+		--python_out=. --pyi_out=. --grpc_python_out=. --mypy_grpc_out=quiet:. $(PROTOS)
+
+proto-check: $(PROTO_VENV)/.made $(BUF)
+	$(BUF) lint
+	PROTO_VENV=$(abspath $(PROTO_VENV)) tools/check_generated.sh $(PROTOS)
+
+bench: $(VENV)/.dev  ## run the benchmarks
+	$(BIN)/python -m benchmarks.gate
+
+clean:  ## remove the environments and caches
+	rm -rf $(VENV) $(PROTO_VENV) tools/buf/node_modules build .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.service: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[label,train,demo,dev]'
+	touch $@ $(VENV)/.service
+
+$(PROTO_VENV)/.made: tools/proto-requirements.txt
+	$(PYTHON) -m venv $(PROTO_VENV)
+	$(PROTO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
+$(BUF): tools/buf/package-lock.json $(VENV)/.dev
+	PATH=$(abspath $(BIN)):$$PATH npm ci --prefix tools/buf --no-fund --no-audit --silent
+	touch $@

@@ -1,0 +1,1 @@
+"""`utility-gate`: where everything is put together; one file a subcommand."""

@@ -1,0 +1,62 @@
+"""The command line's entry: finds the subcommand, turns our errors into messages."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from utility_gate import __version__
+from utility_gate.errors import UtilityGateError
+
+COMMANDS = {
+    "assess": "judge images, in this process or by a running gate",
+    "serve": "run the gate",
+    "health": "ask a running gate whether it is ready",
+    "label": "make observations and labels from pristine images",
+    "pretrain": "teach a ResNet-18 to see, from unlabelled photographs",
+    "train": "train, calibrate and export a predictor from labels",
+    "evaluate": "measure a predictor on held-out images beside the trivial gates",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every subcommand; importing one costs no torch."""
+    parser = argparse.ArgumentParser(
+        prog="utility-gate", description="Tells whether a machine can decide on an image."
+    )
+    parser.add_argument("--version", action="version", version=f"utility-gate {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more, show tracebacks")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        module = importlib.import_module(f"cli.{name}")
+        command = commands.add_parser(name, help=summary, description=module.__doc__)
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns its exit code: 0 done, 1 failed, 2 wrong usage."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if options.verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        code: int = options.run(options)
+    except UtilityGateError as error:
+        if options.verbose:
+            raise
+        print(f"utility-gate {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

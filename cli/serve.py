@@ -1,0 +1,30 @@
+"""Run the gate until SIGTERM or Ctrl-C. Settings: docs/settings.md."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+from pathlib import Path
+
+from server.app import serve
+from server.settings import load_settings
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `utility-gate serve`."""
+    parser.add_argument("--config", type=Path, metavar="FILE.toml", help="settings file")
+    parser.add_argument("--host", help="address to listen on")
+    parser.add_argument("--port", type=int, help="gRPC port; 0 takes a free one")
+    parser.add_argument("--web-port", type=int, help="HTTP port of the metrics; 0: a free one")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve."""
+    settings = load_settings(
+        options.config, host=options.host, port=options.port, web_port=options.web_port
+    )
+    if not options.verbose:
+        logging.getLogger().setLevel(settings.log_level)
+    asyncio.run(serve(settings))
+    return 0

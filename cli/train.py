@@ -1,0 +1,61 @@
+"""Train, calibrate and export a predictor from a label table (needs the extra `train`)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `utility-gate train`."""
+    parser.add_argument(
+        "--preset", default="best", metavar="NAME", help="best, paper, or a TOML file of your own"
+    )
+    parser.add_argument("--labels", type=Path, required=True, metavar="FILE.parquet")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--init", help="scratch, IMAGENET1K_V1, or a trunk made by pretrain")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--epoch-samples", type=int)
+    parser.add_argument("--side", type=int, help="input side in pixels")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--task", default="general")
+    parser.add_argument("--name", default="resnet18", help="the predictor's name in its card")
+    parser.add_argument("--release", default="1", help="the predictor's version in its card")
+    parser.add_argument(
+        "--conformance",
+        type=Path,
+        nargs="*",
+        default=[],
+        metavar="PHOTO",
+        help="photographs, free to publish, for the card's conformance vectors",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Train and say what came out."""
+    from utility_gate.training.config import load_config
+    from utility_gate.training.train import train
+
+    config = load_config(
+        options.preset,
+        init=options.init,
+        epochs=options.epochs,
+        epoch_samples=options.epoch_samples,
+        side=options.side,
+        seed=options.seed,
+    )
+    card = train(
+        config,
+        options.labels,
+        options.images,
+        options.out,
+        name=options.name,
+        release=options.release,
+        task=options.task,
+        conformance_photos=tuple(options.conformance),
+    )
+    print(f"{options.out}: validation AUROC {card.training['validation_auroc']:.4f}, "
+          f"temperature {card.temperature:.3f}, useful from {card.thresholds.useful:.3f}, "
+          f"non-useful below {card.thresholds.review:.3f}")  # fmt: skip
+    return 0

@@ -1,0 +1,1 @@
+"""Degrade pristine images, let networks look at the copies, decide which are useful."""

@@ -1,0 +1,1 @@
+"""The gate as a service: bytes in, verdict out."""

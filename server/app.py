@@ -1,0 +1,153 @@
+"""Builds and wires the gate, and carries it from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health
+from grpc_reflection.v1alpha import reflection
+
+from server.gate import Gate
+from server.interceptors import GuardInterceptor
+from server.metrics import GateMetrics
+from server.servicer import UtilityGateServicer
+from server.settings import GateSettings
+from server.web import WebServer
+from server.workers import Workers
+from utility_gate.errors import ConfigError
+from utility_gate.predictor import UtilityPredictor
+from utility_gate.v1 import gate_pb2 as pb
+from utility_gate.v1 import gate_pb2_grpc as pb_grpc
+
+log = logging.getLogger(__name__)
+
+SERVICE = pb.DESCRIPTOR.services_by_name["UtilityGateService"].full_name
+
+_MESSAGE_ROOM = 4 * 1024 * 1024
+"""How far a message may exceed the image limit and still be answered with its own error."""
+
+
+class GateServer:
+    """One gate: `start`, then `stop`. `port` and `web_port` are known after `start`."""
+
+    def __init__(self, settings: GateSettings) -> None:
+        self.settings = settings
+        self.metrics = GateMetrics()
+        self.port = 0
+        self.web_port = 0
+        self._started = time.perf_counter()
+
+    async def start(self) -> None:
+        """Listen, load, warm, serve.
+
+        Raises:
+            ConfigError: if an address cannot be listened on.
+            CheckpointError: if a predictor cannot be used.
+        """
+        # 1. Whoever asks finds us alive and not ready.
+        self._health = health.HealthServicer()
+        await self._report(serving=False)
+        self.metrics.ready.set(0)
+        self._web = WebServer(
+            self.settings.host, self.settings.web_port, self.metrics.registry, self._is_ready
+        )
+        self.web_port = self._web.port
+        # 2. The workers and the service, still without a gate.
+        self._workers = Workers(self.settings.workers, self.settings.max_waiting, self.metrics)
+        self._servicer = UtilityGateServicer(self._workers, 2 * self.settings.workers)
+        self._server = self._build_server()
+        self.port = self._listen()
+        await self._server.start()
+        # 3. Predictors load and repeat their conformance vectors, off the event loop: warm.
+        try:
+            self._servicer.gate = await asyncio.to_thread(self._load_gate)
+        except BaseException:
+            await self._close(grace=0)
+            raise
+        # 4. Ready.
+        self.metrics.ready.set(1)
+        await self._report(serving=True)
+        log.info(
+            "ready after %.1f s: gRPC on %s:%d, metrics on http://%s:%d/metrics",
+            time.perf_counter() - self._started,
+            self.settings.host,
+            self.port,
+            self.settings.host,
+            self.web_port,
+        )
+
+    async def stop(self) -> None:
+        """Drain and end; what was accepted is finished within `grace_seconds`."""
+        # 1. Balancers and probes are told first, while calls are still taken.
+        log.info("draining for %.1f s", self.settings.drain_seconds)
+        self.metrics.ready.set(0)
+        await self._health.enter_graceful_shutdown()
+        await asyncio.sleep(self.settings.drain_seconds)
+        # 2. New calls are refused, accepted ones finish.
+        await self._close(self.settings.grace_seconds)
+        log.info("stopped")
+
+    def _is_ready(self) -> bool:
+        return bool(self.metrics.registry.get_sample_value("utility_gate_ready"))
+
+    def _load_gate(self) -> Gate:
+        predictors = {}
+        for task, source in self.settings.predictors.items():
+            predictors[task] = predictor = UtilityPredictor.load(source)
+            info = predictor.card.info
+            log.info("task %s: %s %s, %s", task, info.name, info.version, info.digest[:12])
+        return Gate(predictors, self.settings.limits, metrics=self.metrics)
+
+    def _build_server(self) -> grpc.aio.Server:
+        server = grpc.aio.server(
+            interceptors=[GuardInterceptor(self.metrics, f"/{SERVICE}/")],
+            options=[
+                ("grpc.max_receive_message_length", self.settings.max_image_bytes + _MESSAGE_ROOM),
+                ("grpc.so_reuseport", 0),  # two gates on one port would be a mistake
+            ],
+        )
+        pb_grpc.add_UtilityGateServiceServicer_to_server(self._servicer, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self.settings.reflection:
+            names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server)
+        return server
+
+    def _listen(self) -> int:
+        address = f"{self.settings.host}:{self.settings.port}"
+        try:
+            return self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            self._web.close()
+            self._workers.close()
+            raise ConfigError(
+                f"{address} cannot be listened on ({error}); choose another port"
+            ) from error
+
+    async def _report(self, *, serving: bool) -> None:
+        status = health_pb2.HealthCheckResponse.ServingStatus
+        value = status.SERVING if serving else status.NOT_SERVING
+        await self._health.set("", value)
+        await self._health.set(SERVICE, value)
+
+    async def _close(self, grace: float) -> None:
+        await self._server.stop(grace)
+        await asyncio.to_thread(self._workers.close)
+        await asyncio.to_thread(self._web.close)
+
+
+async def serve(settings: GateSettings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Errors as `GateServer.start`."""
+    asked_to_stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_stop.set)
+    server = GateServer(settings)
+    await server.start()
+    await asked_to_stop.wait()
+    await server.stop()

@@ -1,0 +1,1 @@
+"""The predictor that ships with the package: `model.onnx` and its `card.json`."""

@@ -1,0 +1,104 @@
+"""Every error this project raises on purpose.
+
+    UtilityGateError
+    ├── InputError                 what the caller sent; the caller can mend it
+    │   ├── ImageError             the bytes of one image
+    │   │   ├── NotAnImageError          empty, or no format that we read
+    │   │   ├── CorruptImageError        begins as an image, does not decode
+    │   │   └── ImageTooLargeError       over the byte or the pixel limit
+    │   └── UnknownTaskError       no predictor serves this task
+    ├── ConfigError                settings, TOML files, command lines
+    ├── NetworkError               a labelling network's entry, weights or output
+    ├── TableError                 a ground-truth, observation or label table
+    ├── CheckpointError            a predictor on disk that must not be used
+    ├── ServiceError               the gate, seen from inside its server
+    │   ├── OverloadedError              too many requests wait; nothing was computed
+    │   └── NotReadyError                starting or draining
+    └── GateError                  the gate, seen from its client
+        ├── GateUnavailableError         not reachable, not ready or shedding load
+        ├── GateTimeoutError             no answer before the deadline
+        └── GateProtocolError            an answer that this client cannot use
+
+A message says what was expected, what came, and what to do.
+"""
+
+
+class UtilityGateError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class InputError(UtilityGateError):
+    """What the caller sent cannot be used.
+
+    `field` names the request field at fault (`image`, `task`, ...).
+    """
+
+    field = "request"
+
+
+class ImageError(InputError):
+    """The bytes given as an image cannot be judged."""
+
+    field = "image"
+
+
+class NotAnImageError(ImageError):
+    """The bytes are empty or are no JPEG, PNG or WebP."""
+
+
+class CorruptImageError(ImageError):
+    """The bytes begin as an image but do not decode to one."""
+
+
+class ImageTooLargeError(ImageError):
+    """The image is over the byte limit or the pixel limit; it was not decoded."""
+
+
+class UnknownTaskError(InputError):
+    """No predictor is loaded for the task asked for."""
+
+    field = "task"
+
+
+class ConfigError(UtilityGateError):
+    """A setting, configuration file or command line that cannot be used."""
+
+
+class NetworkError(UtilityGateError):
+    """A labelling network whose entry, weights or outputs do not fit."""
+
+
+class TableError(UtilityGateError):
+    """A table (ground truth, observations, labels) that cannot be used."""
+
+
+class CheckpointError(UtilityGateError):
+    """A predictor on disk that is incomplete, damaged or fails its conformance vectors."""
+
+
+class ServiceError(UtilityGateError):
+    """The server cannot take this request now; another time or another replica can."""
+
+
+class OverloadedError(ServiceError):
+    """Too many requests wait already; nothing was computed for this one."""
+
+
+class NotReadyError(ServiceError):
+    """The server is starting or draining."""
+
+
+class GateError(UtilityGateError):
+    """The gate did not answer with a verdict."""
+
+
+class GateUnavailableError(GateError):
+    """The gate is not reachable, not ready, or sheds load; trying again later may help."""
+
+
+class GateTimeoutError(GateError):
+    """The gate did not answer before the deadline."""
+
+
+class GateProtocolError(GateError):
+    """The gate answered something that this client cannot use (a version mismatch, a bug)."""

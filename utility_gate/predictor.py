@@ -1,0 +1,92 @@
+"""Decoded images in, calibrated utilities out; ONNX Runtime, no torch."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from utility_gate import checkpoint
+from utility_gate.checkpoint import Card
+from utility_gate.errors import CheckpointError, NetworkError
+from utility_gate.images import DecodedImage, DecodeLimits, Pixels, decode
+from utility_gate.networks import open_session
+
+EMBEDDED = "embedded"
+"""Stands for the predictor that ships with the package, wherever a folder is expected."""
+
+Utilities = npt.NDArray[np.float64]
+
+
+class UtilityPredictor:
+    """A loaded predictor. `predict` may be called from several threads at once."""
+
+    def __init__(self, card: Card, weights: bytes, threads: int = 1) -> None:
+        """Open the weights and repeat the card's conformance vectors.
+
+        Raises:
+            CheckpointError: if they do not load, or give other utilities than the card says.
+        """
+        self.card = card
+        try:
+            self._session = open_session(weights, threads)
+        except NetworkError as error:
+            raise CheckpointError(f"{card.name} {card.version}: {error}") from error
+        self._input = self._session.get_inputs()[0].name
+        self._check_conformance()
+
+    @classmethod
+    def load(cls, source: Path | str = EMBEDDED, threads: int = 1) -> UtilityPredictor:
+        """Load from a checkpoint folder, or the one that ships with the package.
+
+        Raises:
+            CheckpointError: if the folder holds no usable predictor.
+        """
+        if str(source) == EMBEDDED:
+            with as_file(files("utility_gate.default")) as folder:
+                return cls(*checkpoint.load(folder), threads=threads)
+        return cls(*checkpoint.load(Path(source)), threads=threads)
+
+    def decode(self, data: bytes, limits: DecodeLimits | None = None) -> DecodedImage:
+        """Decode as this predictor was trained to see images; errors as `images.decode`."""
+        return decode(data, limits, scale_to=self.card.scale_to)
+
+    def crop(self, image: DecodedImage) -> Pixels:
+        """The square that the network sees, (S, S, 3) uint8 RGB."""
+        return self.card.preprocess.crop_pixels(image.pixels)
+
+    def predict(self, crops: Pixels) -> Utilities:
+        """Utilities in [0, 1], float64 (N,), of a batch of crops (N, S, S, 3) uint8 RGB."""
+        (logits,) = self._session.run(None, {self._input: self.card.preprocess.normalize(crops)})
+        return to_utility(np.asarray(logits, np.float64), self.card.temperature)
+
+    def judge(self, image: DecodedImage, crop: Pixels) -> float:
+        """The utility of one image; 0 for one too small for this predictor to judge."""
+        if min(image.width, image.height) < self.card.min_side:
+            return 0.0
+        return float(self.predict(crop[np.newaxis])[0])
+
+    def _check_conformance(self) -> None:
+        for number, vector in enumerate(self.card.conformance):
+            image = self.decode(vector.data)
+            try:
+                utility = self.judge(image, self.crop(image))
+            except Exception as error:  # ONNX Runtime raises a dozen unrelated types here
+                raise CheckpointError(
+                    f"{self.card.name} {self.card.version}: does not run: {error}"
+                ) from error
+            if not abs(utility - vector.utility) <= vector.tolerance:
+                raise CheckpointError(
+                    f"{self.card.name} {self.card.version}: conformance vector {number}: expected "
+                    f"utility {vector.utility:.4f} +- {vector.tolerance:g}, got {utility:.4f}; "
+                    "this machine or its libraries compute something else than was evaluated"
+                )
+
+
+def to_utility(logits: npt.NDArray[np.float64], temperature: float) -> Utilities:
+    """Softmax probability of class 1 (useful) of logits (N, 2) divided by `temperature`."""
+    margin = (logits[:, 1] - logits[:, 0]) / temperature
+    result: Utilities = 1.0 / (1.0 + np.exp(-np.clip(margin, -500.0, 500.0)))
+    return result

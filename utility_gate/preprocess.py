@@ -1,0 +1,102 @@
+"""From decoded pixels to a network's input; weights bring theirs along."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from utility_gate.images import Pixels
+
+
+class Resampling(enum.StrEnum):
+    """How pixels are resized; both filters are antialiased."""
+
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+
+
+_PILLOW = {
+    Resampling.BILINEAR: Image.Resampling.BILINEAR,
+    Resampling.BICUBIC: Image.Resampling.BICUBIC,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """Resize the shorter side to `resize`, take the central `crop` x `crop`, then
+    (x - mean) / std per channel of 0-255 values, in `order` and `layout`.
+
+    `dtype` "uint8" hands the pixels over as they are (mean and std must then be 0 and 1).
+
+    Raises:
+        ValueError: if a field is out of range.
+    """
+
+    resize: int
+    crop: int
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    order: str = "rgb"
+    layout: str = "nchw"
+    dtype: str = "float32"
+    resampling: Resampling = Resampling.BICUBIC
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.crop <= self.resize <= 4096:
+            raise ValueError(
+                f"expected 1 <= crop <= resize <= 4096, got crop {self.crop}, resize {self.resize}"
+            )
+        if self.order not in ("rgb", "bgr") or self.layout not in ("nchw", "nhwc"):
+            raise ValueError(
+                f"expected order rgb or bgr and layout nchw or nhwc, got {self.order}, "
+                f"{self.layout}"
+            )
+        if self.dtype not in ("float32", "uint8"):
+            raise ValueError(f"expected dtype float32 or uint8, got {self.dtype}")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ValueError(
+                f"expected 3 means and 3 positive stds, got {self.mean} and {self.std}"
+            )
+        if self.dtype == "uint8" and (any(self.mean) or any(s != 1 for s in self.std)):
+            raise ValueError("expected mean 0 and std 1 with dtype uint8, got a normalisation")
+
+    def crop_pixels(self, pixels: Pixels) -> Pixels:
+        """The resized central square: HWC uint8 RGB in, (crop, crop, 3) uint8 RGB out.
+
+        One resampling of just the region that is kept; the geometry is torchvision's
+        `Resize(resize)` + `CenterCrop(crop)`.
+        """
+        height, width = pixels.shape[:2]
+        short = min(height, width)
+        resized_w = int(width * self.resize / short)
+        resized_h = int(height * self.resize / short)
+        left = round((resized_w - self.crop) / 2) * width / resized_w
+        top = round((resized_h - self.crop) / 2) * height / resized_h
+        box = (
+            left,
+            top,
+            min(left + self.crop * width / resized_w, width),
+            min(top + self.crop * height / resized_h, height),
+        )
+        size = (self.crop, self.crop)
+        resized = Image.fromarray(pixels).resize(size, _PILLOW[self.resampling], box=box)
+        return np.asarray(resized)
+
+    def normalize(self, crops: Pixels) -> npt.NDArray[Any]:
+        """A batch for the network: (N, crop, crop, 3) uint8 RGB in, `layout` of `dtype` out."""
+        batch: npt.NDArray[Any] = crops[..., ::-1] if self.order == "bgr" else crops
+        if self.dtype == "float32":
+            mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+            batch = (batch.astype(np.float32) - mean) / std
+        if self.layout == "nchw":
+            batch = batch.transpose(0, 3, 1, 2)
+        return np.ascontiguousarray(batch)
+
+    def __call__(self, images: list[Pixels]) -> npt.NDArray[Any]:
+        """Decoded images of any sizes to one batch for the network."""
+        return self.normalize(np.stack([self.crop_pixels(pixels) for pixels in images]))

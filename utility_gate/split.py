@@ -1,0 +1,41 @@
+"""Which photographs are held out: decided by content alone, so everywhere the same."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+TEST_FRACTION = 0.2
+"""Share of source images held out for testing (the paper's 80-20, section V)."""
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+
+
+def digest_bytes(data: bytes) -> str:
+    """SHA-256 of `data`, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def unit_hash(*parts: str) -> float:
+    """A number in [0, 1) that depends on `parts` and on nothing else."""
+    digest = hashlib.sha256("\x1f".join(parts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def split_of(source_digest: str, test_fraction: float = TEST_FRACTION) -> str:
+    """ "test" or "train" for a source image, from the SHA-256 of its file.
+
+    All degraded copies of a source share its digest and so its side. Adding images to a set
+    moves none across, and a photograph held out from one table is held out from every other,
+    the unlabelled ones used for pretraining included.
+    """
+    return "test" if unit_hash("split", source_digest) < test_fraction else "train"
+
+
+def find_images(roots: list[Path]) -> list[Path]:
+    """Every image file below `roots` (files or folders), in sorted order."""
+    found: set[Path] = set()
+    for root in roots:
+        candidates = root.rglob("*") if root.is_dir() else [root]
+        found.update(p for p in candidates if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    return sorted(found)

@@ -1,0 +1,1 @@
+"""Where torch lives: labels and photographs in, a predictor out."""

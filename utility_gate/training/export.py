@@ -1,0 +1,121 @@
+"""A trained network as a checkpoint that serves without torch."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.torch import save_file
+
+from utility_gate.checkpoint import ONNX, SAFETENSORS, ConformanceVector
+from utility_gate.degrade import Jpeg
+from utility_gate.errors import CheckpointError
+from utility_gate.images import Pixels, decode
+from utility_gate.networks import open_session
+from utility_gate.predictor import to_utility
+from utility_gate.preprocess import Preprocess
+from utility_gate.training.module import UtilityNet
+
+log = logging.getLogger(__name__)
+
+LOGIT_TOLERANCE = 0.02
+"""Largest difference of a logit that storing weights in half precision may make."""
+
+CONFORMANCE_TOLERANCE = 0.02
+_LARGE = 1024
+
+
+def export_onnx(net: UtilityNet, side: int, folder: Path) -> Path:
+    """Write `model.safetensors` and `model.onnx` (batch free, weights stored as fp16, computed
+    as fp32), and compare the latter with torch on random images.
+
+    Raises:
+        CheckpointError: if ONNX Runtime gives other logits than torch.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.contiguous() for name, value in net.state_dict().items()}
+    save_file(state, folder / SAFETENSORS)
+    example = torch.zeros(2, 3, side, side)
+    path = folder / ONNX
+    program = torch.onnx.export(
+        net,
+        (example,),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        dynamo=True,
+        verbose=False,
+    )
+    if program is None:
+        raise CheckpointError("torch.onnx.export gave no program")
+    model = program.model_proto
+    onnx.save(_store_half(model), str(path))
+    difference = compare_with_torch(net, path, side)
+    log.info("%s differs from torch by at most %.2g in a logit", path, difference)
+    if difference > LOGIT_TOLERANCE:
+        raise CheckpointError(
+            f"{path}: expected logits within {LOGIT_TOLERANCE} of torch's, got {difference:.3g}"
+        )
+    return path
+
+
+def compare_with_torch(net: UtilityNet, path: Path, side: int) -> float:
+    """Largest absolute difference of a logit between torch and ONNX Runtime on random images."""
+    random = np.random.default_rng(0)
+    images = random.normal(size=(4, 3, side, side)).astype(np.float32)
+    (exported,) = open_session(path).run(None, {"images": images})
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(images)).numpy()
+    return float(np.abs(exported - expected).max())
+
+
+def _store_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Large float weights as fp16, each behind a Cast that ONNX Runtime folds when it loads."""
+    casts = []
+    for weight in model.graph.initializer:
+        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < _LARGE:
+            continue
+        name = weight.name
+        half = numpy_helper.from_array(
+            numpy_helper.to_array(weight).astype(np.float16), f"{name}.fp16"
+        )
+        weight.CopyFrom(half)
+        casts.append(helper.make_node("Cast", [f"{name}.fp16"], [name], to=TensorProto.FLOAT))
+    for cast in reversed(casts):
+        model.graph.node.insert(0, cast)
+    return model
+
+
+def conformance_vectors(
+    path: Path, preprocess: Preprocess, scale_to: int, temperature: float, photos: list[Pixels]
+) -> tuple[ConformanceVector, ...]:
+    """Each photo at JPEG qualities 90, 25 and 5, with the utility that the export gives it."""
+    session = open_session(path)
+    vectors = []
+    for photo in photos:
+        for quality in (90, 25, 5):
+            data = Jpeg(quality).apply(photo)
+            batch = preprocess([decode(data, scale_to=scale_to).pixels])
+            (logits,) = session.run(None, {"images": batch})
+            utility = float(to_utility(np.asarray(logits, np.float64), temperature)[0])
+            encoded = base64.b64encode(data).decode()
+            vectors.append(
+                ConformanceVector(
+                    image=encoded, utility=round(utility, 6), tolerance=CONFORMANCE_TOLERANCE
+                )
+            )
+    return tuple(vectors)
+
+
+def synthetic_photo() -> Pixels:
+    """A drawn 160x160 scene for conformance vectors: gradients, a disc, texture."""
+    y, x = np.mgrid[0:160, 0:160].astype(np.float64)
+    disc = ((x - 90) ** 2 + (y - 70) ** 2 < 45**2)[..., None]
+    sky = np.stack([80 + y / 2, 120 + y / 3, 220 - y / 2], axis=-1)
+    stripes = np.stack([200 + 40 * np.sin(x / 4), 120 + 60 * np.cos(y / 7), x], axis=-1)
+    return np.where(disc, stripes, sky).clip(0, 255).astype(np.uint8)

@@ -1,0 +1,88 @@
+"""The predictor's network: torchvision's ResNet-18 with two outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models.resnet import ResNet
+
+from utility_gate.errors import CheckpointError
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+"""Per-channel statistics of 0-255 RGB values that torchvision's weights were trained with."""
+
+USEFUL = 1
+NON_USEFUL = 0
+"""The two classes; softmax output `USEFUL` is the utility."""
+
+
+class ResNet18Trunk(nn.Module):
+    """ResNet-18 (He et al., 2016) without its classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.resnet: ResNet = resnet18(weights=None)
+        self.resnet.fc = cast(nn.Linear, nn.Identity())
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised float to (N, 512, H/32, W/32)."""
+        net = self.resnet
+        x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
+        return cast(Tensor, net.layer4(net.layer3(net.layer2(net.layer1(x)))))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised float to pooled features (N, 512)."""
+        return self.feature_map(images).mean((2, 3))
+
+
+class UtilityNet(nn.Module):
+    """ResNet-18 with two logits, (non-useful, useful), as the paper's section IV has it."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.trunk = ResNet18Trunk()
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(512, 2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, S, S) normalised float to logits (N, 2)."""
+        return cast(Tensor, self.head(self.trunk(images)))
+
+    def initialize(self, source: str) -> None:
+        """Set the trunk: "scratch" keeps the random start; "IMAGENET1K_V1" is torchvision's
+        (downloaded or cached); anything else is a trunk saved by `utility-gate pretrain`.
+
+        Raises:
+            CheckpointError: if the file does not hold a trunk.
+        """
+        if source == "scratch":
+            return
+        if source == "IMAGENET1K_V1":
+            state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+            state = {k: v for k, v in state.items() if not k.startswith("fc.")}
+            self.trunk.resnet.load_state_dict(state)
+            return
+        path = Path(source)
+        if not path.exists():
+            raise CheckpointError(
+                f"expected init = scratch, IMAGENET1K_V1 or a safetensors file, got {source}"
+            )
+        try:
+            self.trunk.load_state_dict(load_file(path))
+        except Exception as error:
+            raise CheckpointError(f"{path}: expected a ResNet-18 trunk: {error}") from error
+
+
+def parameter_count(net: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(p.numel() for p in net.parameters() if p.requires_grad)
+
+
+def pick_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,101 @@
+"""From a label table to a checkpoint; read it from top to bottom."""
+
+from __future__ import annotations
+
+import logging
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from utility_gate.checkpoint import Card, Weights, save_card
+from utility_gate.errors import ConfigError
+from utility_gate.images import Pixels, decode
+from utility_gate.split import digest_bytes
+from utility_gate.tables import read_metadata
+from utility_gate.training.calibrate import choose_thresholds, fit_temperature
+from utility_gate.training.config import TrainConfig
+from utility_gate.training.dataset import load_sides, predictor_preprocess
+from utility_gate.training.evaluate import side_counts
+from utility_gate.training.export import conformance_vectors, export_onnx, synthetic_photo
+from utility_gate.training.fit import fit, predict_logits
+from utility_gate.training.module import USEFUL
+
+log = logging.getLogger(__name__)
+
+_PACKAGES = ("utility-gate", "torch", "torchvision", "lightning", "onnx", "pillow", "numpy")
+_CONFORMANCE_SIDE = 192
+
+
+def train(
+    config: TrainConfig,
+    labels: Path,
+    images: Path,
+    out: Path,
+    *,
+    name: str,
+    release: str,
+    task: str = "general",
+    conformance_photos: tuple[Path, ...] = (),
+) -> Card:
+    """Train, calibrate and export a predictor to the folder `out`.
+
+    Held-out copies are counted, never looked at; `evaluate` measures on them. Conformance
+    vectors are made from `conformance_photos` (their pixels become part of the card) and from
+    a drawn scene.
+
+    Raises:
+        ConfigError: if `out` holds a predictor already.
+        TableError: if labels and images do not fit.
+        CheckpointError: if `config.init` or the export cannot be used.
+    """
+    # 1. Refuse the impossible before anything is computed.
+    if (out / "card.json").exists():
+        raise ConfigError(f"{out}: holds a predictor already; choose another folder")
+    photos = [synthetic_photo(), *(_shrink(path) for path in conformance_photos)]
+    # 2. Copies, made again and checked against the table.
+    sides = load_sides(labels, images, config.targets, config.validation_fraction)
+    log.info("copies: %s", side_counts(sides))
+    # 3. Fit; the epoch with the best validation AUROC is kept.
+    net, auroc = fit(config, sides.train, sides.validation, out)
+    # 4. Calibrate and choose thresholds on validation copies.
+    logits = predict_logits(net, sides.validation, config)
+    truth = torch.tensor([int(copy.target) for copy in sides.validation])
+    temperature = fit_temperature(logits, truth)
+    utility = (logits / temperature).softmax(1)[:, USEFUL]
+    thresholds = choose_thresholds(utility, truth)
+    # 5. Export, and compare the export with torch.
+    path = export_onnx(net, config.side, out)
+    preprocess = predictor_preprocess(config.side)
+    # 6. The card.
+    card = Card(
+        name=name,
+        version=release,
+        task=task,
+        weights=Weights(file=path.name, sha256=digest_bytes(path.read_bytes())),
+        preprocess=preprocess,
+        scale_to=config.scale_to,
+        min_side=config.min_side,
+        temperature=temperature,
+        thresholds=thresholds,
+        training={
+            "config": config.model_dump() | {"init": Path(config.init).name},
+            "labels": read_metadata(labels),
+            "labels_sha256": digest_bytes(labels.read_bytes()),
+            "copies": side_counts(sides),
+            "validation_auroc": auroc,
+            "packages": {package: version(package) for package in _PACKAGES},
+        },
+        conformance=conformance_vectors(path, preprocess, config.scale_to, temperature, photos),
+    )
+    save_card(card, out)
+    return card
+
+
+def _shrink(path: Path) -> Pixels:
+    """A photograph small enough for a card: its longer side 192 pixels."""
+    image = Image.fromarray(decode(path.read_bytes()).pixels)
+    image.thumbnail((_CONFORMANCE_SIDE, _CONFORMANCE_SIDE))
+    return np.asarray(image)

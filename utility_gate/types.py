@@ -1,0 +1,202 @@
+"""The values that pass between the rooms: frozen, and validated when they are made."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+
+class Decision(enum.StrEnum):
+    """What to do with an image."""
+
+    USEFUL = "USEFUL"
+    REVIEW = "REVIEW"
+    NON_USEFUL = "NON_USEFUL"
+
+
+class ReasonKind(enum.StrEnum):
+    """What is wrong with an image; `Reason.value` is in the unit named here."""
+
+    LOW_UTILITY = "LOW_UTILITY"  # predicted utility, 0-1
+    LOW_JPEG_QUALITY = "LOW_JPEG_QUALITY"  # estimated libjpeg quality, 1-100
+    TOO_SMALL = "TOO_SMALL"  # shorter side, pixels
+    BLURRED = "BLURRED"  # variance of the Laplacian of luma, luma levels squared
+    TOO_DARK = "TOO_DARK"  # mean luma, 0-255
+    TOO_BRIGHT = "TOO_BRIGHT"  # mean luma, 0-255
+    LOW_CONTRAST = "LOW_CONTRAST"  # standard deviation of luma, 0-127.5
+
+
+def _require(ok: bool, expected: str, got: object) -> None:
+    if not ok:
+        raise ValueError(f"expected {expected}, got {got!r}")
+
+
+def is_probability(value: float) -> bool:
+    """Whether `value` is a finite number in [0, 1]."""
+    return math.isfinite(value) and 0.0 <= value <= 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """Where the decision changes: USEFUL at `useful` and above, NON_USEFUL below `review`.
+
+    Between the two lies REVIEW; the band is empty when both are equal.
+
+    Raises:
+        ValueError: unless 0 <= review <= useful <= 1.
+    """
+
+    useful: float
+    review: float
+
+    def __post_init__(self) -> None:
+        _require(is_probability(self.useful), "useful threshold in [0, 1]", self.useful)
+        _require(is_probability(self.review), "review threshold in [0, 1]", self.review)
+        _require(
+            self.review <= self.useful, "review <= useful threshold", (self.review, self.useful)
+        )
+
+    def decide(self, utility: float) -> Decision:
+        """The decision that these thresholds make of a utility in [0, 1]."""
+        if utility >= self.useful:
+            return Decision.USEFUL
+        return Decision.REVIEW if utility >= self.review else Decision.NON_USEFUL
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One thing that is wrong: a measured `value` on the bad side of `threshold`."""
+
+    kind: ReasonKind
+    value: float
+    threshold: float
+    message: str
+
+    def __post_init__(self) -> None:
+        _require(math.isfinite(self.value), "finite reason value", self.value)
+        _require(math.isfinite(self.threshold), "finite reason threshold", self.threshold)
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorInfo:
+    """Which predictor judged: its name, its version, and the SHA-256 (hex) of its weights."""
+
+    name: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What was decoded: `format` is JPEG, PNG or WEBP; sides in pixels as displayed
+    (EXIF rotation applied, before any scaling)."""
+
+    format: str
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        _require(
+            self.width > 0 and self.height > 0, "positive image sides", (self.width, self.height)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The gate's answer on one image.
+
+    `utility` is a calibrated probability in [0, 1] that networks which decide correctly on the
+    pristine image still do on this one; `decision` follows from it by `thresholds` alone.
+
+    Raises:
+        ValueError: if utility is out of range or the decision does not follow from it.
+    """
+
+    task: str
+    utility: float
+    decision: Decision
+    thresholds: Thresholds
+    reasons: tuple[Reason, ...]
+    predictor: PredictorInfo
+    image: ImageInfo
+
+    def __post_init__(self) -> None:
+        _require(bool(self.task), "a task name", self.task)
+        _require(is_probability(self.utility), "utility in [0, 1]", self.utility)
+        decided = self.thresholds.decide(self.utility)
+        _require(self.decision is decided, f"decision {decided}", self.decision)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInfo:
+    """One task that a gate serves, with the thresholds and predictor that stand behind it."""
+
+    name: str
+    thresholds: Thresholds
+    predictor: PredictorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class GateInfo:
+    """What a gate can do: its tasks (the default one first) and its limits per image."""
+
+    server_version: str
+    tasks: tuple[TaskInfo, ...]
+    max_image_bytes: int
+    max_image_pixels: int
+    formats: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one classifier said about one copy of one source image.
+
+    `quality` is the JPEG quality of the copy, None for the pristine image. `ccsp` is the softmax
+    probability of the true class, `top1` that of the predicted one, both in [0, 1]. Digests are
+    SHA-256 in hex: of the source file, of the copy's bytes, of the network's weights file.
+    """
+
+    source: str
+    source_digest: str
+    degradation: str
+    quality: int | None
+    image_digest: str
+    network: str
+    network_digest: str
+    true_class: int
+    predicted_class: int
+    top1: float
+    ccsp: float
+
+    def __post_init__(self) -> None:
+        _require(is_probability(self.top1), "top1 in [0, 1]", self.top1)
+        _require(is_probability(self.ccsp), "ccsp in [0, 1]", self.ccsp)
+
+    @property
+    def correct(self) -> bool:
+        """Whether the predicted class is the true one."""
+        return self.predicted_class == self.true_class
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """The ensemble's word on one degraded copy: 1 useful, 0 non-useful, None undecided.
+
+    `split` is "train" or "test", the same for all copies of a source.
+    """
+
+    source: str
+    source_digest: str
+    split: str
+    degradation: str
+    quality: int
+    image_digest: str
+    label: int | None
+    useful_votes: int
+    non_useful_votes: int
+    networks: int
+
+    def __post_init__(self) -> None:
+        _require(self.label in (0, 1, None), "label 0, 1 or None", self.label)
+        _require(self.split in ("train", "test"), "split train or test", self.split)

@@ -1,0 +1,154 @@
+"""Types to protobuf and back, in pairs, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from utility_gate.errors import GateProtocolError
+from utility_gate.types import (
+    Decision,
+    GateInfo,
+    ImageInfo,
+    PredictorInfo,
+    Reason,
+    ReasonKind,
+    TaskInfo,
+    Thresholds,
+    Verdict,
+)
+from utility_gate.v1 import gate_pb2 as pb
+
+
+def from_verdict(verdict: Verdict) -> pb.Verdict:
+    """A verdict as a message."""
+    return pb.Verdict(
+        task=verdict.task,
+        utility=verdict.utility,
+        decision=f"DECISION_{verdict.decision}",
+        thresholds=from_thresholds(verdict.thresholds),
+        reasons=[from_reason(reason) for reason in verdict.reasons],
+        predictor=from_predictor(verdict.predictor),
+        image=pb.ImageInfo(
+            format=f"IMAGE_FORMAT_{verdict.image.format}",
+            width=verdict.image.width,
+            height=verdict.image.height,
+        ),
+    )
+
+
+def to_verdict(message: pb.Verdict) -> Verdict:
+    """A message as a verdict.
+
+    Raises:
+        GateProtocolError: if the message holds no valid verdict.
+    """
+    try:
+        return Verdict(
+            task=message.task,
+            utility=message.utility,
+            decision=Decision(_enum_name(pb.Decision.Name, message.decision, "DECISION_")),
+            thresholds=to_thresholds(message.thresholds),
+            reasons=tuple(to_reason(r) for r in message.reasons if _is_known(r.kind)),
+            predictor=to_predictor(message.predictor),
+            image=ImageInfo(
+                format=_enum_name(pb.ImageFormat.Name, message.image.format, "IMAGE_FORMAT_"),
+                width=message.image.width,
+                height=message.image.height,
+            ),
+        )
+    except ValueError as error:
+        raise GateProtocolError(
+            f"the gate sent a verdict that this client cannot use: {error}"
+        ) from error
+
+
+def from_info(info: GateInfo) -> pb.GetInfoResponse:
+    """What a gate serves, as a message."""
+    return pb.GetInfoResponse(
+        server_version=info.server_version,
+        tasks=[
+            pb.TaskInfo(
+                name=task.name,
+                thresholds=from_thresholds(task.thresholds),
+                predictor=from_predictor(task.predictor),
+            )
+            for task in info.tasks
+        ],
+        limits=pb.Limits(
+            max_image_bytes=info.max_image_bytes,
+            max_image_pixels=info.max_image_pixels,
+            formats=[f"IMAGE_FORMAT_{name}" for name in info.formats],
+        ),
+    )
+
+
+def to_info(message: pb.GetInfoResponse) -> GateInfo:
+    """A message as what a gate serves.
+
+    Raises:
+        GateProtocolError: if the message holds impossible thresholds.
+    """
+    try:
+        return GateInfo(
+            server_version=message.server_version,
+            tasks=tuple(
+                TaskInfo(task.name, to_thresholds(task.thresholds), to_predictor(task.predictor))
+                for task in message.tasks
+            ),
+            max_image_bytes=message.limits.max_image_bytes,
+            max_image_pixels=message.limits.max_image_pixels,
+            formats=tuple(
+                _enum_name(pb.ImageFormat.Name, value, "IMAGE_FORMAT_")
+                for value in message.limits.formats
+            ),
+        )
+    except ValueError as error:
+        raise GateProtocolError(
+            f"the gate sent an info that this client cannot use: {error}"
+        ) from error
+
+
+def from_thresholds(thresholds: Thresholds) -> pb.Thresholds:
+    """Thresholds as a message."""
+    return pb.Thresholds(useful=thresholds.useful, review=thresholds.review)
+
+
+def to_thresholds(message: pb.Thresholds) -> Thresholds:
+    """A message as thresholds; ValueError if they are impossible."""
+    return Thresholds(useful=message.useful, review=message.review)
+
+
+def from_reason(reason: Reason) -> pb.Reason:
+    """A reason as a message."""
+    return pb.Reason(
+        kind=f"REASON_KIND_{reason.kind}",
+        value=reason.value,
+        threshold=reason.threshold,
+        message=reason.message,
+    )
+
+
+def to_reason(message: pb.Reason) -> Reason:
+    """A message as a reason; ValueError if it is of a kind that this version does not know."""
+    kind = ReasonKind(_enum_name(pb.ReasonKind.Name, message.kind, "REASON_KIND_"))
+    return Reason(kind, message.value, message.threshold, message.message)
+
+
+def from_predictor(predictor: PredictorInfo) -> pb.PredictorInfo:
+    """A predictor's identity as a message."""
+    return pb.PredictorInfo(name=predictor.name, version=predictor.version, digest=predictor.digest)
+
+
+def to_predictor(message: pb.PredictorInfo) -> PredictorInfo:
+    """A message as a predictor's identity."""
+    return PredictorInfo(message.name, message.version, message.digest)
+
+
+def _is_known(kind: int) -> bool:
+    """A newer gate may know more kinds; its verdicts stay readable without them."""
+    return kind in pb.ReasonKind.values() and kind != pb.REASON_KIND_UNSPECIFIED
+
+
+def _enum_name(name: Callable[[Any], str], value: int, prefix: str) -> str:
+    return name(value).removeprefix(prefix)
