@@ -8,8 +8,7 @@ import signal
 import time
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from server.gate import Gate
@@ -50,7 +49,7 @@ class GateServer:
             CheckpointError: if a predictor cannot be used.
         """
         # 1. Whoever asks finds us alive and not ready.
-        self._health = health.HealthServicer()
+        self._health = health.aio.HealthServicer()
         await self._report(serving=False)
         self.metrics.ready.set(0)
         self._web = WebServer(
@@ -61,14 +60,17 @@ class GateServer:
         self._workers = Workers(self.settings.workers, self.settings.max_waiting, self.metrics)
         self._servicer = UtilityGateServicer(self._workers, 2 * self.settings.workers)
         self._server = self._build_server()
-        self.port = self._listen()
-        await self._server.start()
-        # 3. Predictors load and repeat their conformance vectors, off the event loop: warm.
         try:
-            self._servicer.gate = await asyncio.to_thread(self._load_gate)
+            self.port = self._listen()
+            await self._server.start()
+            await self._warm()
         except BaseException:
             await self._close(grace=0)
             raise
+
+    async def _warm(self) -> None:
+        # 3. Predictors load and repeat their conformance vectors, off the event loop: warm.
+        self._servicer.gate = await asyncio.to_thread(self._load_gate)
         # 4. Ready.
         self.metrics.ready.set(1)
         await self._report(serving=True)
@@ -123,8 +125,6 @@ class GateServer:
         try:
             return self._server.add_insecure_port(address)
         except RuntimeError as error:
-            self._web.close()
-            self._workers.close()
             raise ConfigError(
                 f"{address} cannot be listened on ({error}); choose another port"
             ) from error

@@ -191,6 +191,8 @@ def _to_error(
         return _input_error(_violation_reason(details), message)
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return GateTimeoutError(f"the gate did not answer in time: {message}")
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in message:
+        return errors.ImageTooLargeError(message)  # refused by gRPC before the gate saw it
     if code in _UNAVAILABLE:
         return GateUnavailableError(f"the gate is not available: {message}")
     if code is grpc.StatusCode.UNIMPLEMENTED:

@@ -122,7 +122,9 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise ImageTooLargeError(f"the image claims too many pixels: {error}") from error
     except Exception as error:  # a parser fed hostile bytes may raise anything
-        raise CorruptImageError(f"the image header is damaged ({error})") from error
+        raise CorruptImageError(
+            f"the image header is truncated or damaged ({error}); send the file again"
+        ) from error
 
 
 def _check_pixels(image: Image.Image, limits: DecodeLimits) -> None:

@@ -1,0 +1,58 @@
+"""Settings come from arguments, environment, file, defaults - in this order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from server.settings import GateSettings, load_settings
+from utility_gate.errors import ConfigError
+
+
+def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "gate.toml"
+    file.write_text('port = 1\nweb_port = 2\nworkers = 3\n[predictors]\ndamage = "embedded"\n')
+    monkeypatch.setenv("UTILITY_GATE_WEB_PORT", "20")
+    monkeypatch.setenv("UTILITY_GATE_WORKERS", "30")
+    settings = load_settings(file, workers=300 - 100, host=None)
+    assert (settings.port, settings.web_port, settings.workers) == (1, 20, 200)
+    assert settings.predictors == {"damage": "embedded"}
+    assert settings.host == "127.0.0.1"
+
+
+def test_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UTILITY_GATE_PREDICTORS", '{"general": "/models/1"}')
+    assert load_settings().predictors == {"general": "/models/1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prot = 1", "prot: Extra inputs"),
+        ("port = 70000", "port: Input should be less"),
+        ("workers = 0", "workers: Input should be greater"),
+        ("port = ", "settings:"),
+        ("predictors = {}", "predictors"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "gate.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_settings(file)
+
+
+def test_a_missing_file_and_a_bad_variable_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="found none"):
+        load_settings(tmp_path / "none.toml")
+    monkeypatch.setenv("UTILITY_GATE_PREDICTORS", "not json")
+    with pytest.raises(ConfigError, match="predictors"):
+        load_settings()
+
+
+def test_every_field_is_described() -> None:
+    for name, field in GateSettings.model_fields.items():
+        assert field.description, name
