@@ -8,7 +8,7 @@ PROTOS := $(shell find proto -name '*.proto')
 BUF := tools/buf/node_modules/.bin/buf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint types imports proto proto-check unit bench clean
+.PHONY: help demo serve test check lint types imports proto proto-check unit docs bench constraints clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -21,7 +21,7 @@ serve: $(VENV)/.service  ## run the gate until Ctrl-C and print its endpoints
 
 test: check unit  ## all checks and all tests
 
-check: lint types imports proto-check  ## ruff, mypy, import-linter, buf, generated code
+check: lint types imports proto-check  ## ruff, hadolint, mypy, import-linter, buf, generated code
 
 unit: $(VENV)/.dev  ## pytest alone
 	$(BIN)/python -m pytest
@@ -29,6 +29,7 @@ unit: $(VENV)/.dev  ## pytest alone
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
@@ -44,8 +45,17 @@ proto-check: $(PROTO_VENV)/.made $(BUF)
 	$(BUF) lint
 	PROTO_VENV=$(abspath $(PROTO_VENV)) tools/check_generated.sh $(PROTOS)
 
+docs: $(VENV)/.service  ## write docs/settings.md from the settings themselves
+	$(BIN)/python tools/settings_doc.py > docs/settings.md
+
 bench: $(VENV)/.dev  ## run the benchmarks
 	$(BIN)/python -m benchmarks.gate
+
+constraints:  ## pin the newest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(VENV)-resolve
+	$(VENV)-resolve/bin/python tools/resolve_constraints.py > constraints.txt.new
+	mv constraints.txt.new constraints.txt
+	rm -rf $(VENV)-resolve
 
 clean:  ## remove the environments and caches
 	rm -rf $(VENV) $(PROTO_VENV) tools/buf/node_modules build .mypy_cache .ruff_cache .pytest_cache

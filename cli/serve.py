@@ -7,7 +7,7 @@ import asyncio
 import logging
 from pathlib import Path
 
-from server.app import serve
+from server.app import GateServer, serve
 from server.settings import load_settings
 
 
@@ -26,5 +26,10 @@ def run(options: argparse.Namespace) -> int:
     )
     if not options.verbose:
         logging.getLogger().setLevel(settings.log_level)
-    asyncio.run(serve(settings))
+    asyncio.run(serve(settings, _print_endpoints))
     return 0
+
+
+def _print_endpoints(server: GateServer) -> None:
+    for name, address in server.endpoints.items():
+        print(f"{name:<8} {address}", flush=True)

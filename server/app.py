@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Callable
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -74,14 +75,7 @@ class GateServer:
         # 4. Ready.
         self.metrics.ready.set(1)
         await self._report(serving=True)
-        log.info(
-            "ready after %.1f s: gRPC on %s:%d, metrics on http://%s:%d/metrics",
-            time.perf_counter() - self._started,
-            self.settings.host,
-            self.port,
-            self.settings.host,
-            self.web_port,
-        )
+        log.info("ready after %.1f s", time.perf_counter() - self._started)
 
     async def stop(self) -> None:
         """Drain and end; what was accepted is finished within `grace_seconds`."""
@@ -93,6 +87,18 @@ class GateServer:
         # 2. New calls are refused, accepted ones finish.
         await self._close(self.settings.grace_seconds)
         log.info("stopped")
+
+    @property
+    def endpoints(self) -> dict[str, str]:
+        """Where to find what."""
+        host = self.settings.host
+        web = f"http://{host}:{self.web_port}"
+        return {
+            "grpc": f"{host}:{self.port}",
+            "metrics": f"{web}/metrics",
+            "alive": f"{web}/healthz",
+            "ready": f"{web}/readyz",
+        }
 
     def _is_ready(self) -> bool:
         return bool(self.metrics.registry.get_sample_value("utility_gate_ready"))
@@ -141,13 +147,17 @@ class GateServer:
         await asyncio.to_thread(self._web.close)
 
 
-async def serve(settings: GateSettings) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. Errors as `GateServer.start`."""
+async def serve(settings: GateSettings, on_ready: Callable[[GateServer], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; `on_ready` is called once it serves.
+
+    Errors as `GateServer.start`.
+    """
     asked_to_stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
     server = GateServer(settings)
     await server.start()
+    on_ready(server)
     await asked_to_stop.wait()
     await server.stop()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
 
 from server.settings import GateSettings, load_settings
 from utility_gate.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,6 +56,12 @@ def test_a_missing_file_and_a_bad_variable_are_named(
         load_settings()
 
 
-def test_every_field_is_described() -> None:
-    for name, field in GateSettings.model_fields.items():
-        assert field.description, name
+def test_every_setting_is_documented_as_it_is() -> None:
+    page = runpy.run_path(str(ROOT / "tools" / "settings_doc.py"))["render"]()
+    assert all(field.description for field in GateSettings.model_fields.values())
+    assert page == (ROOT / "docs" / "settings.md").read_text(), "run make docs"
+
+
+def test_the_example_file_holds_the_defaults() -> None:
+    example = load_settings(ROOT / "configs" / "gate.toml")
+    assert example.model_dump() == load_settings().model_dump()

@@ -198,7 +198,10 @@ def distill(config: DistillConfig, teacher: OnnxClassifierSpec) -> Path:
     module.student.to(memory_format=torch.channels_last)
     crops = DegradedCrops(cache, teacher.input, config.samples, config.seed)
     loader = DataLoader(
-        crops, config.batch_size, num_workers=config.workers, drop_last=True, prefetch_factor=4
+        crops,
+        config.batch_size,
+        num_workers=config.workers,
+        drop_last=True,
     )
     trainer = lightning.Trainer(
         max_epochs=1,

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
+from utility_gate.errors import ConfigError
 from utility_gate.training.config import TrainConfig
 from utility_gate.training.dataset import (
     CopyDataset,
@@ -126,14 +127,14 @@ def fit(
     )
     module = UtilityModule(net, config)
     trainer.fit(module, train_loader, validation_loader)
+    if best.best_model_score is None:
+        raise ConfigError("expected at least one finite validation AUROC, got none; lower the rate")
     stored = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(stored["state_dict"])
-    return module.net.cpu().eval().float(), float(
-        stored["callbacks"][best.state_key]["best_model_score"]
-    )
+    return module.net.cpu().eval().float(), float(best.best_model_score)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def predict_logits(net: UtilityNet, copies: list[LabelledCopy], config: TrainConfig) -> Tensor:
     """Logits (N, 2), float32, of copies as the predictor will see them."""
     dataset = CopyDataset(copies, predictor_preprocess(config.side), config.scale_to, augment=False)

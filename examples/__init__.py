@@ -1,0 +1,1 @@
+"""Programs that use the gate; the tests run them."""

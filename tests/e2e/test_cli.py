@@ -1,0 +1,252 @@
+"""The command line as a user runs it: real processes, real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from skimage import data as photographs
+
+from tests.conftest import RunningGate, draw, encode, save_brightness_predictor
+
+CLI = [sys.executable, "-m", "cli.main"]
+
+
+def utility_gate(
+    *arguments: str | Path, timeout: float = 120, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*CLI, *map(str, arguments)],
+        capture_output=True, text=True, timeout=timeout, env=os.environ | environment,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, level in (("dark", 10), ("bright", 230)):
+        (tmp_path / f"{name}.png").write_bytes(encode(np.full((90, 90, 3), level, np.uint8), "PNG"))
+    (tmp_path / "junk.jpg").write_bytes(b"junk")
+    return tmp_path
+
+
+def lines(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_assess_prints_an_object_a_line_and_goes_on_after_a_bad_file(
+    folder: Path, brightness_predictor: Path
+) -> None:
+    done = utility_gate(
+        "assess", "--json", "--predictor", brightness_predictor,
+        folder / "bright.png", folder / "junk.jpg", folder / "absent.jpg", folder / "dark.png",
+    )  # fmt: skip
+    assert done.returncode == 1
+    bright, junk, absent, dark = lines(done.stdout)
+    assert (bright["decision"], dark["decision"]) == ("USEFUL", "NON_USEFUL")
+    assert bright["utility"] > dark["utility"]  # type: ignore[operator]
+    assert bright["path"] == str(folder / "bright.png")
+    assert dark["reasons"][0]["kind"] == "LOW_UTILITY"  # type: ignore[index]
+    assert set(junk) == {"path", "error"}
+    assert "JPEG, PNG or WebP" in str(junk["error"])
+    assert "No such file" in str(absent["error"])
+
+
+def test_assess_prints_a_table(folder: Path, brightness_predictor: Path) -> None:
+    done = utility_gate("assess", "--predictor", brightness_predictor, folder / "bright.png")
+    assert done.returncode == 0
+    heading, row = done.stdout.splitlines()
+    assert heading.split() == ["photo", "quality", "utility", "decision", "ms", "reasons"]
+    assert "USEFUL" in row
+
+
+def test_assess_asks_a_running_gate(folder: Path, gate: RunningGate) -> None:
+    done = utility_gate(
+        "assess", "--json", "--target", gate.target, "--task", "general", folder / "bright.png",
+        "--qualities", "90,30",
+    )  # fmt: skip
+    assert done.returncode == 0
+    assert [line["quality"] for line in lines(done.stdout)] == [90, 30]
+    assert {line["decision"] for line in lines(done.stdout)} == {"USEFUL"}
+    assert gate.metric("utility_gate_requests_total", method="Assess", code="OK") == 2
+    unknown = utility_gate("assess", "--json", "--target", gate.target, "--task", "moon",
+                           folder / "bright.png")  # fmt: skip
+    assert unknown.returncode == 1
+    assert "expected one of the tasks general" in str(lines(unknown.stdout)[0]["error"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "COMMAND"),
+        (["assess", "a.jpg", "--qualities", "90,0"], 2, "expected qualities such as 90,30,5"),
+        (["assess", "a.jpg", "--predictor", "/nowhere"], 1, "expected card.json"),
+        (["serve", "--config", "/nowhere.toml"], 1, "expected a TOML file of settings"),
+        (["serve", "--port", "99999"], 1, "port: Input should be less than or equal to 65535"),
+        (["health", "--target", "127.0.0.1:1", "--timeout", "1"], 1, ""),
+        (
+            ["train", "--preset", "worst", "--labels", "l", "--images", "i", "--out", "o"],
+            1,
+            "preset",
+        ),
+        (["evaluate", "--labels", "l", "--images", "i", "--reference", "x"], 1, "together"),
+    ],
+)
+def test_mistakes_are_messages(arguments: list[str], code: int, message: str) -> None:
+    done = utility_gate(*arguments)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_neither_client_nor_predictor_nor_server_imports_torch() -> None:
+    program = (
+        "import utility_gate.client, utility_gate.predictor, server.app, cli.main, sys; "
+        "cli.main.build_parser(); "
+        "assert not {'torch', 'pyarrow', 'lightning'} & set(sys.modules), sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, timeout=60)
+
+
+@contextmanager
+def serving(
+    predictor: Path | str, *arguments: str
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, str]]]:
+    process = subprocess.Popen(
+        [*CLI, "serve", "--port", "0", "--web-port", "0", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"UTILITY_GATE_PREDICTORS": json.dumps({"general": str(predictor)}),
+                          "UTILITY_GATE_DRAIN_SECONDS": "0.2"},
+    )  # fmt: skip
+    endpoints: dict[str, str] = {}
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            name, address = line.split()
+            endpoints[name] = address
+            if name == "ready":
+                break
+        yield process, endpoints
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_prints_its_endpoints_and_ends_with_0_on_a_signal(
+    brightness_predictor: Path, folder: Path, number: signal.Signals
+) -> None:
+    with serving(brightness_predictor) as (process, endpoints):
+        assert set(endpoints) == {"grpc", "metrics", "alive", "ready"}
+        health = utility_gate("health", "--target", endpoints["grpc"])
+        assert (health.returncode, health.stdout.strip()) == (0, "SERVING")
+        judged = utility_gate(
+            "assess", "--json", "--target", endpoints["grpc"], folder / "dark.png"
+        )
+        assert lines(judged.stdout)[0]["decision"] == "NON_USEFUL"
+        process.send_signal(number)
+        assert process.wait(20) == 0
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_serve_with_a_predictor_that_fails_never_becomes_ready(tmp_path: Path) -> None:
+    folder = save_brightness_predictor(tmp_path)
+    card = json.loads((folder / "card.json").read_text())
+    card["conformance"][0]["utility"] = 0.9
+    (folder / "card.json").write_text(json.dumps(card))
+    with serving(folder) as (process, endpoints):
+        assert process.wait(30) == 1
+        assert endpoints == {}
+        assert process.stderr is not None
+        assert "conformance vector 0" in process.stderr.read()
+
+
+@pytest.mark.slow
+def test_label_train_evaluate_and_serve_as_the_readme_says(tmp_path: Path) -> None:
+    """The whole chain on drawn images and two ONNX networks that look at sharpness."""
+    from tests.sharpness_network import save_sharpness_networks
+
+    images = tmp_path / "images"
+    images.mkdir()
+    rows = ["path,class_index"]
+    for number in range(60):
+        (images / f"{number}.png").write_bytes(encode(draw(96, 96, seed=number), "PNG"))
+        rows.append(f"{number}.png,1")
+    (tmp_path / "truth.csv").write_text("\n".join(rows))
+    save_sharpness_networks(tmp_path)
+    (tmp_path / "label.toml").write_text('networks = ["one", "two"]\nqualities = [90, 30, 2]\n')
+    labelled = utility_gate(
+        "label", "--config", tmp_path / "label.toml", "--images", images,
+        "--truth", tmp_path / "truth.csv", "--networks", tmp_path / "networks.toml",
+        "--out", tmp_path / "labels",
+    )  # fmt: skip
+    assert labelled.returncode == 0, labelled.stderr
+    assert "480 observations, 180 labels" in labelled.stdout
+    tables = ["--labels", tmp_path / "labels" / "labels.parquet", "--images", images]
+    (tmp_path / "tiny.toml").write_text(
+        "side = 48\nscale_to = 64\nepoch_samples = 256\nbatch_size = 16\nworkers = 0\n"
+        'precision = "32-true"\nlearning_rate = 2e-3\ntrunk_rate = 1.0\ntargets = "unanimous"\n'
+    )
+    trained = utility_gate(
+        "train", "--preset", tmp_path / "tiny.toml", *tables, "--epochs", "4",
+        "--out", tmp_path / "predictor", "--name", "mine", timeout=300,
+    )  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    assert "validation AUROC" in trained.stdout
+    evaluated = utility_gate(
+        "evaluate", "--predictor", tmp_path / "predictor", *tables, "--record", "--observations",
+        tmp_path / "labels" / "observations.parquet", "--reference", "one",
+    )  # fmt: skip
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "| mine 1 |" in evaluated.stdout
+    assert "(a) JPEG quality in the file" in evaluated.stdout
+    card = json.loads((tmp_path / "predictor" / "card.json").read_text())
+    assert card["metrics"]["gates"][0]["name"] == "mine 1"
+    # Sharpness is easy to learn: the trained gate tells the two apart on sources it never saw.
+    assert card["metrics"]["gates"][0]["auroc"]["value"] > 0.9
+    with serving(tmp_path / "predictor") as (_, endpoints):
+        judged = utility_gate("assess", "--json", "--target", endpoints["grpc"], images / "1.png")
+        assert lines(judged.stdout)[0]["predictor"] == "mine 1"
+
+
+class TestEmbedded:
+    """The predictor that ships with the package, on photographs that it never saw."""
+
+    @pytest.fixture
+    def photos(self, tmp_path: Path) -> list[Path]:
+        paths = []
+        for name in ("chelsea", "coffee", "rocket"):
+            paths.append(tmp_path / f"{name}.png")
+            paths[-1].write_bytes(encode(getattr(photographs, name)(), "PNG"))
+        return paths
+
+    def test_utility_falls_with_quality(self, photos: list[Path]) -> None:
+        for photo in photos:
+            done = utility_gate("assess", "--json", photo, "--qualities", "90,30,5")
+            utilities = [line["utility"] for line in lines(done.stdout)]
+            assert len(utilities) == 3
+            assert utilities == sorted(utilities, reverse=True), photo.name
+
+    def test_the_demo_runs_and_ends_with_0(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "examples.demo"], capture_output=True, text=True, timeout=120
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("chelsea") == 7
+        assert "mean utility by quality" in done.stdout
+
+
+def test_help_says_what_each_command_is_for() -> None:
+    done = utility_gate("--help")
+    assert done.returncode == 0
+    for name in ("assess", "serve", "health", "label", "pretrain", "train", "evaluate"):
+        assert name in done.stdout
+        assert utility_gate(name, "--help").returncode == 0

@@ -1,0 +1,329 @@
+"""Training from tables to a checkpoint, small enough for a laptop, with nothing replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.conftest import draw, encode
+from tests.unit.test_labelers import save_colour_network
+from utility_gate.degrade import Jpeg
+from utility_gate.errors import CheckpointError, ConfigError, NetworkError, TableError
+from utility_gate.images import decode
+from utility_gate.networks import load_specs
+from utility_gate.predictor import UtilityPredictor
+from utility_gate.split import digest_bytes, split_of
+from utility_gate.tables import write_labels, write_observations
+from utility_gate.training.calibrate import choose_thresholds, fit_temperature
+from utility_gate.training.config import load_config
+from utility_gate.training.dataset import (
+    balanced_sampler,
+    load_sides,
+    predictor_preprocess,
+    target_of,
+)
+from utility_gate.training.distill import DegradedCrops, DistillConfig, Teacher, distill
+from utility_gate.training.evaluate import balanced_accuracy, best_threshold, evaluate, to_markdown
+from utility_gate.training.module import ResNet18Trunk, UtilityNet
+from utility_gate.training.photos import build_cache
+from utility_gate.training.train import train
+from utility_gate.types import Label, Observation
+
+SOURCES = 40
+
+
+def label(**changes: object) -> Label:
+    values = {
+        "source": "a.png", "source_digest": "0" * 64, "split": "train", "degradation": "jpeg",
+        "quality": 50, "image_digest": "1" * 64, "label": None, "useful_votes": 0,
+        "non_useful_votes": 0, "networks": 3,
+    }  # fmt: skip
+    return Label(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty drawn sources; quality 90 is useful, 5 is not, 30 is disputed."""
+    folder = tmp_path_factory.mktemp("tables")
+    labels, observations = [], []
+    for number in range(SOURCES):
+        pixels = draw(96, 72, seed=number)
+        data = encode(pixels, "PNG")
+        (folder / f"{number}.png").write_bytes(data)
+        digest = digest_bytes(data)
+        for quality, value, up, down in ((90, 1, 2, 0), (30, None, 1, 0), (5, 0, 0, 2)):
+            copy = digest_bytes(Jpeg(quality).apply(pixels))
+            labels.append(
+                label(
+                    source=f"{number}.png", source_digest=digest, split=split_of(digest),
+                    quality=quality, image_digest=copy, label=value, useful_votes=up,
+                    non_useful_votes=down, networks=2,
+                )
+            )  # fmt: skip
+            observations.append(
+                Observation(
+                    f"{number}.png", digest, "jpeg", quality, copy, "small", "2" * 64, 1, 1,
+                    quality / 100, quality / 100,
+                )
+            )  # fmt: skip
+    write_labels(labels, folder / "labels.parquet", {"voters": ["x", "y"]})
+    write_observations(observations, folder / "observations.parquet", {})
+    return folder
+
+
+TINY = {"side": 48, "scale_to": 64, "epochs": 2, "epoch_samples": 48, "batch_size": 16,
+        "workers": 0, "precision": "32-true", "threads": 1,
+        "validation_fraction": 0.3}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "predictor"
+    photo = tables / "0.png"
+    train(
+        load_config("best", **TINY), tables / "labels.parquet", tables, out,
+        name="tiny", release="9", conformance_photos=(photo,),
+    )  # fmt: skip
+    return out
+
+
+def test_a_trained_predictor_serves_without_torch_and_says_where_it_came_from(
+    trained: Path, tables: Path
+) -> None:
+    predictor = UtilityPredictor.load(trained)  # repeats the conformance vectors
+    card = predictor.card
+    assert (card.name, card.version, card.task) == ("tiny", "9", "general")
+    assert card.training["config"]["optimizer"] == "adamw"
+    assert card.training["labels"] == {"voters": ["x", "y"]}
+    assert card.training["labels_sha256"] == digest_bytes((tables / "labels.parquet").read_bytes())
+    assert sum(side["sources"] for side in card.training["copies"].values()) == SOURCES
+    assert len(card.conformance) == 6
+    assert 0.05 <= card.temperature <= 20
+    image = predictor.decode(Jpeg(50).apply(draw(96, 72)))
+    assert 0 <= predictor.judge(image, predictor.crop(image)) <= 1
+    assert (trained / "model.safetensors").exists()
+
+
+def test_the_export_computes_what_the_safetensors_do(trained: Path) -> None:
+    from safetensors.torch import load_file
+
+    net = UtilityNet(0.2).eval()
+    net.load_state_dict(load_file(trained / "model.safetensors"))
+    predictor = UtilityPredictor.load(trained)
+    crops = np.stack([predictor.crop(decode(encode(draw(80, 80, s), "PNG"))) for s in range(3)])
+    images = torch.from_numpy(predictor.card.preprocess.normalize(crops))
+    with torch.inference_mode():
+        expected = (net(images) / predictor.card.temperature).softmax(1)[:, 1].numpy()
+    assert predictor.predict(crops) == pytest.approx(expected, abs=0.01)
+
+
+def test_an_existing_predictor_is_not_overwritten(trained: Path, tables: Path) -> None:
+    with pytest.raises(ConfigError, match="holds a predictor already"):
+        train(
+            load_config("best"), tables / "labels.parquet", tables, trained, name="x", release="1"
+        )
+
+
+def test_evaluation_puts_the_trivial_gates_beside_it(trained: Path, tables: Path) -> None:
+    result = evaluate(
+        UtilityPredictor.load(trained), tables / "labels.parquet", tables,
+        tables / "observations.parquet", "small",
+    )  # fmt: skip
+    predictor, quality, confidence = result.gates
+    # In this table the quality alone decides, so both trivial gates are perfect ...
+    assert quality.balanced_accuracy.value == quality.auroc.value == 1.0
+    assert confidence.balanced_accuracy.value == 1.0
+    assert 5 < quality.threshold < 90
+    # ... until the copies are saved again.
+    assert quality.resaved_balanced_accuracy == 0.5
+    assert 0 <= predictor.balanced_accuracy.low <= predictor.balanced_accuracy.value
+    assert 0 <= result.ece <= 1
+    assert result.useful == result.non_useful == result.sources
+    text = to_markdown(result)
+    assert "tiny 9" in text
+    assert "(b) confidence of small" in text
+    with pytest.raises(TableError, match="expected one of"):
+        evaluate(
+            UtilityPredictor.load(trained), tables / "labels.parquet", tables,
+            tables / "observations.parquet", "absent",
+        )  # fmt: skip
+
+
+def test_no_source_is_on_two_sides_and_test_copies_are_unanimous(tables: Path) -> None:
+    sides = load_sides(tables / "labels.parquet", tables, "votes", 0.3)
+    sources = [
+        {copy.label.source for copy in side} for side in (sides.train, sides.validation, sides.test)
+    ]
+    assert not (sources[0] & sources[1])
+    assert not (sources[0] & sources[2])
+    assert not (sources[1] & sources[2])
+    assert sum(map(len, sources)) == SOURCES
+    assert {copy.label.label for copy in sides.train} == {0, 1, None}
+    assert {copy.label.label for copy in sides.test + sides.validation} == {0, 1}
+
+
+def test_changed_sources_and_other_encoders_are_refused(tables: Path, tmp_path: Path) -> None:
+    for file in tables.glob("*.png"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "3.png").write_bytes(encode(draw(96, 72, seed=99), "PNG"))
+    with pytest.raises(TableError, match="is not the image that was labelled"):
+        load_sides(tables / "labels.parquet", tmp_path, "votes", 0.3)
+    (tmp_path / "3.png").unlink()
+    with pytest.raises(TableError, match=r"3\.png: expected this source"):
+        load_sides(tables / "labels.parquet", tmp_path, "votes", 0.3)
+    data = (tables / "0.png").read_bytes()
+    strange = label(source="0.png", source_digest=digest_bytes(data), label=1)
+    write_labels([strange], tmp_path / "labels.parquet", {})
+    with pytest.raises(TableError, match="this Pillow encodes other bytes"):
+        load_sides(tmp_path / "labels.parquet", tables, "votes", 0.3)
+
+
+def test_one_class_alone_cannot_be_trained_on(tables: Path, tmp_path: Path) -> None:
+    from utility_gate.tables import read_labels
+
+    useful = [row for row in read_labels(tables / "labels.parquet") if row.label == 1]
+    write_labels(useful, tmp_path / "labels.parquet", {})
+    with pytest.raises(TableError, match="expected useful and non-useful copies on the train side"):
+        load_sides(tmp_path / "labels.parquet", tables, "unanimous", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "unanimous", "votes"),
+    [
+        ({"label": 1, "useful_votes": 3}, 1.0, 1.0),
+        ({"label": 0, "non_useful_votes": 3}, 0.0, 0.0),
+        ({"useful_votes": 2}, None, 0.5 + 2 / 6),
+        ({"non_useful_votes": 1}, None, 0.5 - 1 / 6),
+        ({"useful_votes": 1, "non_useful_votes": 1}, None, 0.5),
+        ({}, None, None),
+    ],
+)
+def test_targets(changes: dict[str, int], unanimous: float | None, votes: float | None) -> None:
+    assert target_of(label(**changes), "unanimous") == unanimous
+    assert target_of(label(**changes), "votes") == votes
+
+
+def test_the_sampler_balances_the_classes(tables: Path) -> None:
+    sides = load_sides(tables / "labels.parquet", tables, "unanimous", 0.3)
+    skewed = [c for c in sides.train if c.label.label == 1][:3]
+    skewed += [c for c in sides.train if c.label.label == 0]
+    drawn = [skewed[i].target for i in balanced_sampler(skewed, 2000, seed=0)]
+    assert 0.45 < np.mean(drawn) < 0.55
+
+
+def test_presets_and_mistakes() -> None:
+    paper = load_config("paper")
+    assert (paper.optimizer, paper.learning_rate, paper.targets) == ("sgd", 1e-4, "unanimous")
+    assert load_config("best", epochs=3, seed=None).epochs == 3
+    with pytest.raises(ConfigError, match="preset best or paper"):
+        load_config("worst")
+    with pytest.raises(ConfigError, match="epochs"):
+        load_config("best", epochs=0)
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    generator = torch.Generator().manual_seed(0)
+    margin = torch.randn(4000, generator=generator) * 2
+    labels = (torch.rand(4000, generator=generator) < margin.sigmoid()).long()
+    logits = torch.stack([torch.zeros(4000), margin], 1)
+    assert fit_temperature(logits * 5, labels) == pytest.approx(5, rel=0.15)
+    assert fit_temperature(logits, labels) == pytest.approx(1, rel=0.15)
+
+
+def test_thresholds_by_risk_worked_by_hand() -> None:
+    # 100 useful at 0.01..1.00, 100 non-useful at 0.00..0.99
+    utility = torch.cat([torch.arange(1, 101) / 100, torch.arange(100) / 100])
+    labels = torch.cat([torch.ones(100), torch.zeros(100)]).long()
+    thresholds = choose_thresholds(utility, labels)
+    assert (utility[labels == 1] < thresholds.review).float().mean() <= 0.01
+    assert (utility[labels == 0] >= thresholds.useful).float().mean() <= 0.05
+    assert thresholds.useful == pytest.approx(0.95, abs=0.011)
+    separate = choose_thresholds(torch.tensor([0.1, 0.2, 0.8, 0.9]), torch.tensor([0, 0, 1, 1]))
+    assert separate.useful == separate.review == pytest.approx(0.5, abs=0.01)
+
+
+def test_balanced_accuracy_and_threshold_by_hand() -> None:
+    labels = np.array([1, 1, 1, 1, 0, 0])
+    scores = np.array([0.9, 0.8, 0.7, 0.2, 0.3, 0.1])
+    assert balanced_accuracy(scores >= 0.5, labels) == pytest.approx((0.75 + 1.0) / 2)
+    assert 0.3 < best_threshold(scores, labels) <= 0.7
+
+
+def test_the_trunk_starts_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    trunk = ResNet18Trunk()
+    save_file(trunk.state_dict(), tmp_path / "trunk.safetensors")
+    net = UtilityNet()
+    net.initialize(str(tmp_path / "trunk.safetensors"))
+    assert torch.equal(net.trunk.resnet.conv1.weight, trunk.resnet.conv1.weight)
+    save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(CheckpointError, match="expected a ResNet-18 trunk"):
+        net.initialize(str(tmp_path / "other.safetensors"))
+    with pytest.raises(CheckpointError, match="expected init"):
+        net.initialize("IMAGENET9")
+
+    # torchvision's own weights, from its cache.
+    import torchvision
+
+    state = torchvision.models.resnet18().state_dict()
+    weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    monkeypatch.setattr(type(weights), "get_state_dict", lambda self, **_: state)
+    net.initialize("IMAGENET1K_V1")
+    assert torch.equal(net.trunk.resnet.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
+
+
+def test_a_trunk_can_be_distilled(tmp_path: Path) -> None:
+    for number in range(12):
+        (tmp_path / f"{number}.png").write_bytes(encode(draw(90, 70, seed=number), "PNG"))
+    (tmp_path / "broken.png").write_bytes(b"junk")
+    save_colour_network(tmp_path / "net.onnx")
+    (tmp_path / "n.toml").write_text('[net]\nfile = "net.onnx"\ninput = 16\nresize = 16\n')
+    spec = load_specs(tmp_path / "n.toml")["net"]
+    config = DistillConfig(
+        photos=(tmp_path,), cache=tmp_path / "cache", out=tmp_path / "runs" / "trunk.safetensors",
+        samples=8, batch_size=4, side=32, workers=0, threads=1,
+    )  # fmt: skip
+    config.out.parent.mkdir()
+    net = UtilityNet()
+    before = net.trunk.resnet.conv1.weight.clone()
+    net.initialize(str(distill(config, spec)))
+    assert not torch.equal(net.trunk.resnet.conv1.weight, before)
+
+    cache = build_cache([tmp_path], tmp_path / "cache", side=256)
+    held_out = [digest_bytes((tmp_path / f"{n}.png").read_bytes()) for n in range(12)]
+    assert set(cache.digests) == {d for d in held_out if split_of(d) == "train"}
+    assert cache.pixels.shape[1:] == (256, 256, 3)
+    crops = DegradedCrops(cache, 16, 5, seed=3)
+    assert crops[0].shape == (16, 16, 3)
+    assert torch.equal(crops[1], DegradedCrops(cache, 16, 5, seed=3)[1])
+    features, logits = Teacher(spec, 1)(np.stack([crops[0].numpy(), crops[1].numpy()]))
+    assert features.shape == (2, 3, 16, 16)
+    assert logits.shape == (2, 3)
+
+
+def test_distilling_without_photographs_or_features_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TableError, match="found none"):
+        build_cache([tmp_path], tmp_path / "cache")
+    import onnx
+    from onnx import TensorProto, helper
+
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["x"], ["y"])], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])],
+    )  # fmt: skip
+    onnx.save(helper.make_model(graph), str(tmp_path / "net.onnx"))
+    (tmp_path / "n.toml").write_text('[net]\nfile = "net.onnx"\ninput = 16\nresize = 16\n')
+    with pytest.raises(NetworkError, match="pooling"):
+        Teacher(load_specs(tmp_path / "n.toml")["net"], 1)
+
+
+def test_the_predictors_preprocessing_is_the_trained_one(trained: Path) -> None:
+    card = UtilityPredictor.load(trained).card
+    assert card.preprocess == predictor_preprocess(48)
+    assert dataclasses.is_dataclass(card.preprocess)
