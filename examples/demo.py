@@ -24,7 +24,7 @@ ROW = "{:<12} {:>7} {:>8} {:<11} {:>6}  {}"
 
 
 @contextmanager
-def running_gate() -> Iterator[str]:
+def running_gate(*, quiet: bool = False) -> Iterator[str]:
     """A gate of its own process on free loopback ports; yields its gRPC address."""
     command = [sys.executable, "-m", "cli.main", "serve", "--port", "0", "--web-port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -32,7 +32,8 @@ def running_gate() -> Iterator[str]:
         assert process.stdout is not None
         for line in process.stdout:
             name, address = line.split()
-            print(f"{name:<8} {address}")
+            if not quiet:
+                print(f"{name:<8} {address}")
             if name == "grpc":
                 target = address
             if name == "ready":
