@@ -11,7 +11,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset", default="best", metavar="NAME", help="best, paper, or a TOML file of your own"
     )
-    parser.add_argument("--labels", type=Path, required=True, metavar="FILE.parquet")
+    parser.add_argument("--labels", type=Path, nargs="+", required=True, metavar="FILE.parquet")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--init", help="scratch, IMAGENET1K_V1, or a trunk made by pretrain")

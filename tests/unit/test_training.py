@@ -86,7 +86,7 @@ def trained(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "predictor"
     photo = tables / "0.png"
     train(
-        load_config("best", **TINY), tables / "labels.parquet", tables, out,
+        load_config("best", **TINY), [tables / "labels.parquet"], tables, out,
         name="tiny", release="9", conformance_photos=(photo,),
     )  # fmt: skip
     return out
@@ -99,8 +99,8 @@ def test_a_trained_predictor_serves_without_torch_and_says_where_it_came_from(
     card = predictor.card
     assert (card.name, card.version, card.task) == ("tiny", "9", "general")
     assert card.training["config"]["optimizer"] == "adamw"
-    assert card.training["labels"] == {"voters": ["x", "y"]}
-    assert card.training["labels_sha256"] == digest_bytes((tables / "labels.parquet").read_bytes())
+    digest = digest_bytes((tables / "labels.parquet").read_bytes())
+    assert card.training["labels"] == [{"sha256": digest, "voters": ["x", "y"]}]
     assert sum(side["sources"] for side in card.training["copies"].values()) == SOURCES
     assert len(card.conformance) == 6
     assert 0.05 <= card.temperature <= 20
@@ -125,7 +125,7 @@ def test_the_export_computes_what_the_safetensors_do(trained: Path) -> None:
 def test_an_existing_predictor_is_not_overwritten(trained: Path, tables: Path) -> None:
     with pytest.raises(ConfigError, match="holds a predictor already"):
         train(
-            load_config("best"), tables / "labels.parquet", tables, trained, name="x", release="1"
+            load_config("best"), [tables / "labels.parquet"], tables, trained, name="x", release="1"
         )
 
 
@@ -155,7 +155,7 @@ def test_evaluation_puts_the_trivial_gates_beside_it(trained: Path, tables: Path
 
 
 def test_no_source_is_on_two_sides_and_test_copies_are_unanimous(tables: Path) -> None:
-    sides = load_sides(tables / "labels.parquet", tables, "votes", 0.3)
+    sides = load_sides([tables / "labels.parquet"], tables, "votes", 0.3)
     sources = [
         {copy.label.source for copy in side} for side in (sides.train, sides.validation, sides.test)
     ]
@@ -167,20 +167,38 @@ def test_no_source_is_on_two_sides_and_test_copies_are_unanimous(tables: Path) -
     assert {copy.label.label for copy in sides.test + sides.validation} == {0, 1}
 
 
+def test_tables_may_add_qualities_and_the_first_word_counts(tables: Path, tmp_path: Path) -> None:
+    from utility_gate.tables import read_labels
+
+    rows = read_labels(tables / "labels.parquet")
+    more = [dataclasses.replace(row, label=0) for row in rows if row.quality == 90]
+    for row in rows[::3]:
+        pixels = decode((tables / row.source).read_bytes()).pixels
+        digest = digest_bytes(Jpeg(7).apply(pixels))
+        more.append(dataclasses.replace(row, quality=7, label=0, image_digest=digest))
+    write_labels(more, tmp_path / "more.parquet", {})
+    both = [tables / "labels.parquet", tmp_path / "more.parquet"]
+    sides = load_sides(both, tables, "unanimous", 0.3)
+    copies = sides.train + sides.validation + sides.test
+    assert len(copies) == 3 * SOURCES
+    assert {c.label.label for c in copies if c.label.quality == 90} == {1}
+    assert sum(c.label.quality == 7 for c in copies) == SOURCES
+
+
 def test_changed_sources_and_other_encoders_are_refused(tables: Path, tmp_path: Path) -> None:
     for file in tables.glob("*.png"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "3.png").write_bytes(encode(draw(96, 72, seed=99), "PNG"))
     with pytest.raises(TableError, match="is not the image that was labelled"):
-        load_sides(tables / "labels.parquet", tmp_path, "votes", 0.3)
+        load_sides([tables / "labels.parquet"], tmp_path, "votes", 0.3)
     (tmp_path / "3.png").unlink()
     with pytest.raises(TableError, match=r"3\.png: expected this source"):
-        load_sides(tables / "labels.parquet", tmp_path, "votes", 0.3)
+        load_sides([tables / "labels.parquet"], tmp_path, "votes", 0.3)
     data = (tables / "0.png").read_bytes()
     strange = label(source="0.png", source_digest=digest_bytes(data), label=1)
     write_labels([strange], tmp_path / "labels.parquet", {})
     with pytest.raises(TableError, match="this Pillow encodes other bytes"):
-        load_sides(tmp_path / "labels.parquet", tables, "votes", 0.3)
+        load_sides([tmp_path / "labels.parquet"], tables, "votes", 0.3)
 
 
 def test_one_class_alone_cannot_be_trained_on(tables: Path, tmp_path: Path) -> None:
@@ -189,7 +207,7 @@ def test_one_class_alone_cannot_be_trained_on(tables: Path, tmp_path: Path) -> N
     useful = [row for row in read_labels(tables / "labels.parquet") if row.label == 1]
     write_labels(useful, tmp_path / "labels.parquet", {})
     with pytest.raises(TableError, match="expected useful and non-useful copies on the train side"):
-        load_sides(tmp_path / "labels.parquet", tables, "unanimous", 0.3)
+        load_sides([tmp_path / "labels.parquet"], tables, "unanimous", 0.3)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +227,7 @@ def test_targets(changes: dict[str, int], unanimous: float | None, votes: float 
 
 
 def test_the_sampler_balances_the_classes(tables: Path) -> None:
-    sides = load_sides(tables / "labels.parquet", tables, "unanimous", 0.3)
+    sides = load_sides([tables / "labels.parquet"], tables, "unanimous", 0.3)
     skewed = [c for c in sides.train if c.label.label == 1][:3]
     skewed += [c for c in sides.train if c.label.label == 0]
     drawn = [skewed[i].target for i in balanced_sampler(skewed, 2000, seed=0)]

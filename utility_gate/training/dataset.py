@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +56,13 @@ def target_of(label: Label, targets: Targets) -> float | None:
     return 0.5 + (label.useful_votes - label.non_useful_votes) / (2 * label.networks)
 
 
-def load_sides(labels: Path, images: Path, targets: Targets, validation_fraction: float) -> Sides:
-    """The labelled copies of a table, made again from the sources below `images`.
+def load_sides(
+    tables: Sequence[Path], images: Path, targets: Targets, validation_fraction: float
+) -> Sides:
+    """The labelled copies of one or more tables, made again from the sources below `images`.
+
+    Several tables may label different copies of the same sources (further qualities); a copy
+    that stands in two of them counts once, with the label of the first.
 
     Test copies, and validation copies as far as they are decided, are always unanimous.
 
@@ -65,7 +71,7 @@ def load_sides(labels: Path, images: Path, targets: Targets, validation_fraction
             other bytes (another JPEG encoder), or a side lacks one of the classes.
     """
     by_source: dict[str, list[Label]] = defaultdict(list)
-    for label in read_labels(labels):
+    for label in _read_all(tables):
         if target_of(label, "unanimous" if label.split == "test" else targets) is not None:
             by_source[label.source].append(label)
     with ThreadPoolExecutor() as pool:
@@ -84,10 +90,18 @@ def load_sides(labels: Path, images: Path, targets: Targets, validation_fraction
         classes = {copy.label.label for copy in getattr(sides, name)}
         if not {0, 1} <= classes:
             raise TableError(
-                f"{labels}: expected useful and non-useful copies on the {name} side, got only "
-                f"{sorted(map(str, classes))}; label more images"
+                f"{', '.join(map(str, tables))}: expected useful and non-useful copies on the "
+                f"{name} side, got only {sorted(map(str, classes))}; label more images"
             )
     return sides
+
+
+def _read_all(tables: Sequence[Path]) -> Iterable[Label]:
+    rows: dict[tuple[str, str, int], Label] = {}
+    for table in tables:
+        for label in read_labels(table):
+            rows.setdefault((label.source, label.degradation, label.quality), label)
+    return rows.values()
 
 
 def _remake(images: Path, source: str, labels: list[Label], targets: Targets) -> list[LabelledCopy]:

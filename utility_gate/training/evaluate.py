@@ -101,7 +101,7 @@ def evaluate(
     Raises:
         TableError: if the tables, the images and the reference do not fit each other.
     """
-    sides = load_sides(labels, images, "unanimous", validation_fraction=0.15)
+    sides = load_sides([labels], images, "unanimous", validation_fraction=0.15)
     known = sides.train + sides.validation
     known_labels, test_labels = _labels(known), _labels(sides.test)
     sources = np.array([copy.label.source for copy in sides.test])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -31,7 +32,7 @@ _CONFORMANCE_SIDE = 192
 
 def train(
     config: TrainConfig,
-    labels: Path,
+    labels: Sequence[Path],
     images: Path,
     out: Path,
     *,
@@ -82,8 +83,10 @@ def train(
         thresholds=thresholds,
         training={
             "config": config.model_dump() | {"init": Path(config.init).name},
-            "labels": read_metadata(labels),
-            "labels_sha256": digest_bytes(labels.read_bytes()),
+            "labels": [
+                {"sha256": digest_bytes(table.read_bytes()), **read_metadata(table)}
+                for table in labels
+            ],
             "copies": side_counts(sides),
             "validation_auroc": auroc,
             "packages": {package: version(package) for package in _PACKAGES},
