@@ -35,6 +35,6 @@ ENV UTILITY_GATE_HOST=0.0.0.0
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=4s --start-period=15s --retries=3 \
-    CMD ["utility-gate", "health", "--target", "127.0.0.1:50051"]
+    CMD ["utility-gate", "health"]
 ENTRYPOINT ["utility-gate"]
 CMD ["serve"]

@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROTO_VENV := .venv-proto
+SOURCES := $(shell find cli labelers server utility_gate -type f -not -name '*.pyc')
 PROTOS := $(shell find proto -name '*.proto')
 BUF := tools/buf/node_modules/.bin/buf
 
@@ -14,7 +15,7 @@ help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.service  ## start a gate and let it judge photographs at falling JPEG quality
-	$(BIN)/python -m examples.demo
+	$(BIN)/python -P examples/demo.py
 
 serve: $(VENV)/.service  ## run the gate until Ctrl-C and print its endpoints
 	$(BIN)/utility-gate serve
@@ -42,7 +43,7 @@ proto: $(PROTO_VENV)/.made  ## generate the stubs from proto/
 		--python_out=. --pyi_out=. --grpc_python_out=. --mypy_grpc_out=quiet:. $(PROTOS)
 
 proto-check: $(PROTO_VENV)/.made $(BUF)
-	$(BUF) lint
+	PATH=$(abspath $(BIN)):$$PATH $(BUF) lint
 	PROTO_VENV=$(abspath $(PROTO_VENV)) tools/check_generated.sh $(PROTOS)
 
 docs: $(VENV)/.service  ## write docs/settings.md from the settings themselves
@@ -63,8 +64,9 @@ clean:  ## remove the environments and caches
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.service: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e '.[demo]'
+# Installed as the image installs it, not editable: what the package leaves out is missing here too.
+$(VENV)/.service: pyproject.toml constraints.txt $(SOURCES) | $(VENV)/bin/python
+	$(PIP) '.[demo]'
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -39,6 +39,7 @@ def run(options: argparse.Namespace) -> int:
     )
     table = dataclasses.asdict(result)
     if options.record:
-        save_card(predictor.card.model_copy(update={"metrics": table}), Path(options.predictor))
+        metrics = {**table, "table": to_markdown(result)}
+        save_card(predictor.card.model_copy(update={"metrics": metrics}), Path(options.predictor))
     print(json.dumps(table, indent=2) if options.json else to_markdown(result))
     return 0

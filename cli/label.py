@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 def _read_config(path: Path) -> dict[str, Any]:
     from labelers.rules import CcspRule
 
-    known = {"networks", "observe_only", "qualities", "test_fraction", "rule"}
+    known = {"networks", "observe_only", "qualities", "rule"}
     try:
         table = tomllib.loads(path.read_text())
         unknown = set(table) - known

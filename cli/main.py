@@ -6,6 +6,7 @@ import argparse
 import importlib
 import logging
 import sys
+import warnings
 from collections.abc import Sequence
 
 from utility_gate import __version__
@@ -15,6 +16,7 @@ COMMANDS = {
     "assess": "judge images, in this process or by a running gate",
     "serve": "run the gate",
     "health": "ask a running gate whether it is ready",
+    "card": "print what is known of a predictor, with its recorded measurements",
     "label": "make observations and labels from pristine images",
     "pretrain": "teach a ResNet-18 to see, from unlabelled photographs",
     "train": "train, calibrate and export a predictor from labels",
@@ -41,6 +43,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit code: 0 done, 1 failed, 2 wrong usage."""
     options = build_parser().parse_args(arguments)
+    # What Pillow warns of (damaged EXIF, large headers) callers are told or need not know; every
+    # distinct warning would be remembered for ever.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",

@@ -26,7 +26,7 @@ ROW = "{:<12} {:>7} {:>8} {:<11} {:>6}  {}"
 @contextmanager
 def running_gate(*, quiet: bool = False) -> Iterator[str]:
     """A gate of its own process on free loopback ports; yields its gRPC address."""
-    command = [sys.executable, "-m", "cli.main", "serve", "--port", "0", "--web-port", "0"]
+    command = [sys.executable, "-P", "-m", "cli.main", "serve", "--port", "0", "--web-port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +23,17 @@ Probabilities = npt.NDArray[np.float64]
 @dataclass(frozen=True, slots=True)
 class Classifier:
     """A ready network: `probabilities` takes decoded HWC uint8 RGB images of any sizes and
-    returns softmax probabilities (N, classes), float64, rows summing to 1. Thread-safe."""
+    returns softmax probabilities (N, classes), float64, rows summing to 1. Thread-safe.
+
+    `digest` is the SHA-256 of the weights file; `description` says how it is used (the
+    preprocessing, what its output means), for the tables' provenance.
+    """
 
     name: str
     digest: str
     classes: int
     probabilities: Callable[[list[Pixels]], Probabilities]
+    description: dict[str, Any]
 
 
 def softmax(logits: npt.NDArray[Any]) -> Probabilities:
@@ -87,11 +94,14 @@ def open_onnx(spec: OnnxClassifierSpec) -> Classifier:
         raise NetworkError(
             f"[{spec.name}]: does not run on its own preprocessing: {error}"
         ) from error
-    return Classifier(spec.name, digest_bytes(spec.file.read_bytes()), classes, probabilities)
+    description = spec.model_dump(mode="json", exclude={"name", "file"})
+    digest = digest_bytes(spec.file.read_bytes())
+    return Classifier(spec.name, digest, classes, probabilities, description)
 
 
 def open_torchvision(name: str, weights: str = "IMAGENET1K_V1") -> Classifier:
-    """A torchvision classifier with pretrained weights and their own transforms.
+    """A torchvision classifier with pretrained weights and their own transforms, on the GPU if
+    there is one.
 
     The weights come from torch's hub cache, or are downloaded to it.
 
@@ -120,15 +130,22 @@ def open_torchvision(name: str, weights: str = "IMAGENET1K_V1") -> Classifier:
         ) from error
     transform = entry.transforms()
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    # Several labelling threads share the model: on a GPU they take turns.
+    turn = threading.Lock() if device.type == "cuda" else contextlib.nullcontext()
 
     def probabilities(images: list[Pixels]) -> Probabilities:
         batch = torch.stack(
             [transform(torch.from_numpy(np.array(i)).permute(2, 0, 1)) for i in images]
         )
-        with torch.inference_mode():
-            return softmax(model(batch).numpy())
+        with turn, torch.inference_mode():
+            return softmax(model(batch.to(device)).float().cpu().numpy())
 
-    classes = len(entry.meta["categories"])
     return Classifier(
-        f"torchvision:{name}:{weights}", digest_bytes(file.read_bytes()), classes, probabilities
+        name=f"torchvision:{name}:{entry.name}",
+        digest=digest_bytes(file.read_bytes()),
+        classes=len(entry.meta["categories"]),
+        probabilities=probabilities,
+        description={"transforms": str(transform), "device": device.type},
     )

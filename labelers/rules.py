@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from utility_gate.degrade import PRISTINE
 from utility_gate.errors import TableError
-from utility_gate.split import TEST_FRACTION, split_of
+from utility_gate.split import split_of
 from utility_gate.types import Label, Observation, is_probability
 
 USEFUL = 1
@@ -63,7 +63,6 @@ def decide(
     observations: Iterable[Observation],
     networks: Sequence[str],
     rule: CcspRule | None = None,
-    test_fraction: float = TEST_FRACTION,
 ) -> list[Label]:
     """Labels of all degraded copies, in the order in which the copies first appear.
 
@@ -89,9 +88,7 @@ def decide(
             raise TableError(
                 f"{seen.source}: {seen.network} observed {seen.degradation} {seen.quality} twice"
             )
-    return [
-        _label(key, seen, pristine, networks, rule, test_fraction) for key, seen in copies.items()
-    ]
+    return [_label(key, seen, pristine, networks, rule) for key, seen in copies.items()]
 
 
 def _label(
@@ -100,7 +97,6 @@ def _label(
     pristine: dict[tuple[str, str], Observation],
     networks: Sequence[str],
     rule: CcspRule,
-    test_fraction: float,
 ) -> Label:
     source, degradation, quality = key
     votes: list[int | None] = []
@@ -114,7 +110,7 @@ def _label(
     return Label(
         source=source,
         source_digest=first.source_digest,
-        split=split_of(first.source_digest, test_fraction),
+        split=split_of(first.source_digest),
         degradation=degradation,
         quality=quality,
         image_digest=first.image_digest,

@@ -8,16 +8,17 @@ import platform
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from labelers.networks import Classifier, open_network
 from labelers.observe import observe_source
 from labelers.rules import CcspRule, decide
+from labelers.truth import Truth, check_classes, read_truth
 from utility_gate.degrade import DEFAULT_QUALITIES, Jpeg, ladder
 from utility_gate.errors import ConfigError, ImageError, TableError
-from utility_gate.split import TEST_FRACTION
+from utility_gate.split import TEST_FRACTION, digest_bytes
 from utility_gate.tables import write_labels, write_observations
 from utility_gate.types import Label, Observation
 
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 OBSERVATIONS = "observations.parquet"
 LABELS = "labels.parquet"
 SKIPPED = "skipped.csv"
+
+_PACKAGES = ("utility-gate", "pillow", "numpy", "onnxruntime", "pyarrow", "torch", "torchvision")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,30 +50,18 @@ class LabelConfig:
     networks_file: Path | None = None
     qualities: tuple[int, ...] = DEFAULT_QUALITIES
     rule: CcspRule = field(default_factory=CcspRule)
-    test_fraction: float = TEST_FRACTION
     workers: int = 1
 
     def __post_init__(self) -> None:
-        everyone = (*self.networks, *self.observe_only)
-        if not self.networks or len(set(everyone)) != len(everyone):
-            raise ConfigError(f"expected distinct networks, at least one with a vote: {everyone}")
-        if self.workers < 1 or not 0 < self.test_fraction < 1:
-            raise ConfigError(
-                f"expected workers >= 1 and 0 < test_fraction < 1, got {self.workers} and "
-                f"{self.test_fraction}"
-            )
+        if not self.networks:
+            raise ConfigError("expected at least one network with a vote, got none")
+        _require_distinct((*self.networks, *self.observe_only))
+        if self.workers < 1:
+            raise ConfigError(f"expected workers >= 1, got {self.workers}")
         try:
             ladder(self.qualities)
         except ValueError as error:
             raise ConfigError(str(error)) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Truth:
-    """One row of the ground-truth table."""
-
-    path: str
-    true_class: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,41 +73,6 @@ class LabelResult:
     skipped: list[tuple[str, str]]
 
 
-def read_truth(path: Path) -> list[Truth]:
-    """Ground truth from a CSV with the columns `path` (below the image folder) and
-    `class_index`; further columns are ignored.
-
-    Raises:
-        TableError: if the file, a column or a value is missing, or a path stands twice.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            missing = {"path", "class_index"} - set(columns)
-            if missing:
-                raise TableError(f"{path}: expected columns path,class_index; missing {missing}")
-            rows = [_truth_row(path, number, row) for number, row in enumerate(reader, 2)]
-    except (OSError, UnicodeDecodeError) as error:
-        raise TableError(f"{path}: expected a CSV table of ground truth: {error}") from error
-    paths = [row.path for row in rows]
-    twice = {p for p in paths if paths.count(p) > 1} if len(set(paths)) != len(paths) else set()
-    if twice:
-        raise TableError(f"{path}: expected each image once, found twice: {sorted(twice)[:5]}")
-    if not rows:
-        raise TableError(f"{path}: expected at least one image, found none")
-    return rows
-
-
-def _truth_row(path: Path, number: int, row: dict[str, str]) -> Truth:
-    try:
-        return Truth(row["path"], int(row["class_index"]))
-    except (TypeError, ValueError) as error:
-        raise TableError(
-            f"{path}: line {number}: expected an integer class_index, got {row['class_index']!r}"
-        ) from error
-
-
 def run(config: LabelConfig, progress: Callable[[int, int], None] | None = None) -> LabelResult:
     """Observe every image of the truth table, decide, and write `observations.parquet`,
     `labels.parquet` and `skipped.csv` below `config.out`.
@@ -125,18 +81,21 @@ def run(config: LabelConfig, progress: Callable[[int, int], None] | None = None)
     `progress` is called with (done, total) after each image.
 
     Raises:
-        TableError, NetworkError, ConfigError: before or during the run, if it cannot go on.
+        TableError, NetworkError, ConfigError: before anything is computed where that can be
+            known, else when it happens.
     """
+    # 1. All that can be wrong is found before the first image.
     truth = read_truth(config.truth)
-    names = (*config.networks, *config.observe_only)
-    networks = [open_network(name, config.networks_file) for name in names]
-    for network, reference in zip(networks, names, strict=True):
-        log.info("%s: %s, %d classes", reference, network.digest[:12], network.classes)
+    networks = _open_networks(config)
+    for network in networks:
+        check_classes(truth, network.name, network.classes)
     voters = [network.name for network in networks[: len(config.networks)]]
-    degradations = ladder(config.qualities)
+    metadata = _provenance(config, networks)
+    _prepare(config.out)
+    # 2. Observe.
     observations: list[Observation] = []
     skipped: list[tuple[str, str]] = []
-    outcomes = _observe_all(config, truth, degradations, networks)
+    outcomes = _observe_all(config, truth, ladder(config.qualities), networks)
     for done, (row, outcome) in enumerate(outcomes, 1):
         if isinstance(outcome, str):
             log.warning("%s is left out: %s", row.path, outcome)
@@ -145,13 +104,39 @@ def run(config: LabelConfig, progress: Callable[[int, int], None] | None = None)
             observations.extend(outcome)
         if progress is not None:
             progress(done, len(truth))
-    labels = decide(observations, voters, config.rule, config.test_fraction)
-    metadata = _provenance(config, networks)
+    # 3. Store what was seen before anything is made of it.
     write_observations(observations, config.out / OBSERVATIONS, metadata)
-    write_labels(labels, config.out / LABELS, metadata)
     with (config.out / SKIPPED).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([("path", "reason"), *skipped])
+    # 4. Decide.
+    labels = decide(observations, voters, config.rule)
+    write_labels(labels, config.out / LABELS, metadata)
     return LabelResult(labels, len(observations), skipped)
+
+
+def _require_distinct(names: tuple[str, ...]) -> None:
+    if len(set(names)) != len(names):
+        raise ConfigError(f"expected distinct networks, got {', '.join(names)}")
+
+
+def _open_networks(config: LabelConfig) -> list[Classifier]:
+    names = (*config.networks, *config.observe_only)
+    networks = [open_network(name, config.networks_file) for name in names]
+    _require_distinct(tuple(network.name for network in networks))
+    for network in networks:
+        log.info("%s: %d classes, %s", network.name, network.classes, network.digest[:12])
+    return networks
+
+
+def _prepare(out: Path) -> None:
+    """Find out now whether the tables can be written at the end."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe = out / ".probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise TableError(f"{out}: expected a folder that can be written: {error}") from error
 
 
 def _observe_all(
@@ -178,13 +163,23 @@ def _provenance(config: LabelConfig, networks: list[Classifier]) -> dict[str, An
     return {
         "task": "classification",
         "voters": [network.name for network in networks[: len(config.networks)]],
-        "networks": {network.name: network.digest for network in networks},
+        "networks": {n.name: {"sha256": n.digest, **n.description} for n in networks},
         "rule": {"name": "ccsp", **asdict(config.rule)},
         "operator": "unanimous",
         "qualities": sorted(config.qualities, reverse=True),
-        "test_fraction": config.test_fraction,
-        "packages": {
-            name: version(name) for name in ("utility-gate", "pillow", "numpy", "onnxruntime")
-        },
+        "truth_sha256": digest_bytes(config.truth.read_bytes()),
+        "test_fraction": TEST_FRACTION,
+        "packages": _versions(),
         "python": platform.python_version(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """Versions of the installed packages that have a say in the numbers."""
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

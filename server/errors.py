@@ -53,12 +53,18 @@ class Status:
         )
 
 
+def to_code(error: Exception) -> grpc.StatusCode:
+    """The status code of an error."""
+    codes = (code for kind, code in CODES.items() if isinstance(error, kind))
+    return next(codes, grpc.StatusCode.INTERNAL)
+
+
 def to_status(error: Exception) -> Status:
     """The status for an error. An unexpected one is logged under a fresh id, and only the id is
     told."""
-    for kind, code in CODES.items():
-        if isinstance(error, kind):
-            return _expected(error, code)
+    code = to_code(error)
+    if code is not grpc.StatusCode.INTERNAL:
+        return _expected(error, code)
     incident = uuid.uuid4().hex[:12]
     log.error("incident %s", incident, exc_info=error)
     detail = error_details_pb2.ErrorInfo(

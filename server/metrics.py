@@ -27,6 +27,12 @@ class GateMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self.images = Counter(
+            "utility_gate_images_total",
+            "Images by method and by the status code that each was answered with, in a stream too.",
+            ["method", "code"],
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "utility_gate_images_in_flight",
             "Images accepted and not yet answered, waiting ones included.",

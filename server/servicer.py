@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import grpc
 
-from server.errors import to_status
+from server.errors import to_code, to_status
 from server.gate import Gate
+from server.metrics import GateMetrics
 from server.streams import map_unordered
 from server.workers import Workers
 from utility_gate import wire
@@ -20,12 +23,17 @@ Context = grpc.aio.ServicerContext[object, object]
 
 
 class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
-    """Serves `gate` through `workers`; without a gate (starting) every call is UNAVAILABLE."""
+    """Serves `gate` through `workers`; without a gate (starting) every call is UNAVAILABLE.
 
-    def __init__(self, workers: Workers, stream_concurrency: int) -> None:
+    Once `closing` is set, streams take no further image and end when theirs are answered.
+    """
+
+    def __init__(self, workers: Workers, stream_concurrency: int, metrics: GateMetrics) -> None:
         self.gate: Gate | None = None
+        self.closing = asyncio.Event()
         self._workers = workers
         self._stream_concurrency = stream_concurrency
+        self._metrics = metrics
 
     async def Assess(  # noqa: N802 - named by the contract
         self,
@@ -33,7 +41,7 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
         context: Context,
     ) -> pb.AssessResponse:
         """Judge one image."""
-        verdict = await self._judge(request.image, request.task)
+        verdict = await self._judge("Assess", request.image, request.task)
         return pb.AssessResponse(verdict=wire.from_verdict(verdict))
 
     async def AssessStream(  # noqa: N802
@@ -43,8 +51,12 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
     ) -> AsyncIterator[pb.AssessStreamResponse]:
         """Judge images as they arrive."""
         self._ready()
-        async for answer in map_unordered(requests, self._answer, self._stream_concurrency):
-            yield answer
+        answers = map_unordered(requests, self._answer, self._stream_concurrency, self.closing)
+        async with contextlib.aclosing(answers):
+            async for answer in answers:
+                yield answer
+        if self.closing.is_set():
+            raise NotReadyError("the gate is shutting down; send the rest to another one")
 
     async def GetInfo(  # noqa: N802
         self,
@@ -56,15 +68,25 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
 
     async def _answer(self, request: pb.AssessStreamRequest) -> pb.AssessStreamResponse:
         try:
-            verdict = await self._judge(request.image, request.task)
+            verdict = await self._judge("AssessStream", request.image, request.task, patient=True)
         except Exception as error:  # noqa: BLE001 - one image must not end the stream
-            status = to_status(error)
-            return pb.AssessStreamResponse(id=request.id, error=status.to_stream_error())
+            return pb.AssessStreamResponse(id=request.id, error=to_status(error).to_stream_error())
         return pb.AssessStreamResponse(id=request.id, verdict=wire.from_verdict(verdict))
 
-    async def _judge(self, image: bytes, task: str) -> Verdict:
+    async def _judge(
+        self, method: str, image: bytes, task: str, *, patient: bool = False
+    ) -> Verdict:
         gate = self._ready()
-        return await self._workers.run(lambda: gate.assess(image, task))
+        code = grpc.StatusCode.CANCELLED
+        try:
+            verdict = await self._workers.run(lambda: gate.assess(image, task), patient=patient)
+            code = grpc.StatusCode.OK
+        except Exception as error:
+            code = to_code(error)
+            raise
+        finally:
+            self._metrics.images.labels(method, code.name).inc()
+        return verdict
 
     def _ready(self) -> Gate:
         if self.gate is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,22 +16,39 @@ from pydantic_settings import (
 )
 
 from utility_gate.errors import ConfigError
-from utility_gate.images import DecodeLimits
+from utility_gate.images import MAX_PIXELS, DecodeLimits
 from utility_gate.predictor import EMBEDDED
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 _MIB = 1024 * 1024
+_PREFIX = "UTILITY_GATE_"
+
+
+def _variable(name: str) -> str:
+    return _PREFIX + name.upper()
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity, and a container's quota if there is one."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # no cgroup v2, or the quota is "max"
+        return cores
+    return max(1, cores)
 
 
 class GateSettings(BaseSettings):
     """Settings of one gate.
 
     Precedence: arguments, then environment (`UTILITY_GATE_` + the upper-case name; tables as
-    JSON), then the TOML file, then the defaults below. Unknown TOML keys are refused.
+    JSON), then the TOML file, then the defaults below. A table is taken from one of them whole.
+    Unknown names are refused.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="UTILITY_GATE_", frozen=True, extra="forbid", validate_default=True
+        env_prefix=_PREFIX, frozen=True, extra="forbid", validate_default=True
     )
 
     host: str = Field(
@@ -48,7 +66,7 @@ class GateSettings(BaseSettings):
         description="Task to checkpoint folder, or to 'embedded'. The first is the default task.",
     )
     workers: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
+        default_factory=usable_cores,
         ge=1,
         le=256,
         description="Threads that decode and infer, one image each. Default: one per core.",
@@ -65,7 +83,9 @@ class GateSettings(BaseSettings):
     max_image_pixels: int = Field(
         default=50_000_000,
         gt=0,
-        description="Largest image, width x height; checked before decoding.",
+        le=MAX_PIXELS,
+        description="Largest image, width x height; checked before decoding, which takes up to "
+        "about 16 bytes a pixel in every worker.",
     )
     drain_seconds: float = Field(
         default=1.0,
@@ -74,10 +94,11 @@ class GateSettings(BaseSettings):
         description="After SIGTERM: time to serve on as NOT_SERVING, so that balancers notice.",
     )
     grace_seconds: float = Field(
-        default=15.0,
+        default=8.0,
         gt=0,
         le=3600,
-        description="After that: time that accepted requests have to finish.",
+        description="After that: time that accepted requests have to finish. Container engines "
+        "kill after 10 s in all unless told otherwise.",
     )
     reflection: bool = Field(default=True, description="Whether gRPC reflection is served.")
     log_level: str = Field(
@@ -108,8 +129,14 @@ def load_settings(file: Path | None = None, **overrides: Any) -> GateSettings:
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             toml = TomlConfigSettingsSource(settings_cls, file)
+            if _variable("predictors") in os.environ:
+                toml.init_kwargs.pop("predictors", None)  # tables would be merged otherwise
             return init_settings, env_settings, toml
 
+    known = {_variable(name) for name in GateSettings.model_fields}
+    unknown = {name for name in os.environ if name.startswith(_PREFIX)} - known
+    if unknown:
+        raise ConfigError(f"settings: unknown environment variables {', '.join(sorted(unknown))}")
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         if file is not None and not file.is_file():

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def save_sharpness_networks(folder: Path) -> None:
-    """`one` and `two` with their entries in networks.toml; input 96x96."""
+    """`one`, `two` and `three` with their entries in networks.toml; input 96x96."""
     kernel = np.zeros((1, 3, 3, 3), np.float32)
     kernel[0, :, 1, 1], kernel[0, :, 1, 2] = 1.0, -1.0
     weights = {
@@ -34,7 +34,7 @@ def save_sharpness_networks(folder: Path) -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
     entries = []
-    for name in ("one", "two"):
+    for name in ("one", "two", "three"):
         onnx.save(model, str(folder / f"{name}.onnx"))
         entries.append(f'[{name}]\nfile = "{name}.onnx"\ninput = 96\nresize = 96\n')
     (folder / "networks.toml").write_text("\n".join(entries))

@@ -108,8 +108,9 @@ def load(folder: Path) -> tuple[Card, bytes]:
 
 
 def save_card(card: Card, folder: Path) -> Path:
-    """Write `card.json`, readable and with sorted keys."""
+    """Write `card.json`, readable and with sorted keys. Atomic."""
     path = folder / CARD
     text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
-    return path
+    partial = folder / f"{CARD}.partial"
+    partial.write_text(text + "\n", encoding="utf-8")
+    return partial.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from types import TracebackType
@@ -40,11 +41,14 @@ _SERVICE_CONFIG = {
                 "retryableStatusCodes": ["UNAVAILABLE"],
             },
         }
-    ]
+    ],
+    # While more than half of the calls fail, retries would only add to the load.
+    "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.5},
 }
 
 _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    ("grpc.per_rpc_retry_buffer_size", 32 * 1024 * 1024),  # larger calls would not be retried
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.max_send_message_length", -1),
 )
@@ -63,8 +67,9 @@ StreamAnswer = tuple[str, Verdict | UtilityGateError]
 class GateClient:
     """A gate at `target` ("host:port"), asked from ordinary threads.
 
-    Every method may raise GateTimeoutError, GateUnavailableError (after retries) or
-    GateProtocolError; `assess` also an InputError for an image that cannot be judged.
+    Every method may raise a GateError: GateTimeoutError, GateUnavailableError (after retries),
+    GateProtocolError, or GateError itself for a failure inside the gate or a cancelled call;
+    `assess` also an InputError for an image that cannot be judged.
     """
 
     def __init__(self, target: str, *, task: str = "", timeout: float = DEFAULT_TIMEOUT) -> None:
@@ -86,15 +91,30 @@ class GateClient:
     ) -> Iterator[StreamAnswer]:
         """(id, encoded image) pairs in; (id, verdict or error) pairs out, as they are ready.
 
-        `timeout` is for the whole stream; None leaves it unbounded.
+        `timeout` is for the whole stream; None leaves it unbounded. What `images` raises is
+        raised here.
         """
         name = self._task if task is None else task
-        requests = (pb.AssessStreamRequest(id=i, image=data, task=name) for i, data in images)
+        failed: list[BaseException] = []
+
+        def requests() -> Iterator[pb.AssessStreamRequest]:
+            try:
+                for number, data in images:
+                    yield pb.AssessStreamRequest(id=number, image=data, task=name)
+            except Exception as error:  # gRPC would hide it
+                failed.append(error)
+                raise
+
+        call = self._stub.AssessStream(requests(), timeout=timeout)
         try:
-            for answer in self._stub.AssessStream(requests, timeout=timeout):
+            for answer in call:
                 yield _to_answer(answer)
         except grpc.RpcError as error:
+            if failed:
+                raise failed[0] from None
             raise_ours(error)
+        finally:
+            call.cancel()  # whoever stops reading stops the sending too
 
     def info(self) -> GateInfo:
         """What the gate serves."""
@@ -147,16 +167,30 @@ class AsyncGateClient:
     ) -> AsyncIterator[StreamAnswer]:
         """(id, encoded image) pairs in; (id, verdict or error) pairs out, as they are ready."""
         name = self._task if task is None else task
+        failed: list[BaseException] = []
 
         async def requests() -> AsyncIterator[pb.AssessStreamRequest]:
-            async for number, data in images:
-                yield pb.AssessStreamRequest(id=number, image=data, task=name)
+            try:
+                async for number, data in images:
+                    yield pb.AssessStreamRequest(id=number, image=data, task=name)
+            except Exception as error:  # gRPC would turn it into a cancellation
+                failed.append(error)
+                raise
 
+        call = self._stub.AssessStream(requests(), timeout=timeout)
         try:
-            async for answer in self._stub.AssessStream(requests(), timeout=timeout):
+            async for answer in call:
                 yield _to_answer(answer)
         except grpc.RpcError as error:
+            if failed:
+                raise failed[0] from None
             raise_ours(error)
+        except asyncio.CancelledError:
+            if failed:
+                raise failed[0] from None
+            raise
+        finally:
+            call.cancel()  # whoever stops reading stops the sending too
 
     async def info(self) -> GateInfo:
         """What the gate serves."""

@@ -17,10 +17,11 @@ class OnnxClassifierSpec(BaseModel):
     """One TOML table `[name]`: a classifier stored as ONNX.
 
     `output` says whether the network ends in "logits" or in "probabilities"; `background`
-    that its output 0 is a background class to be dropped.
+    that its output 0 is a background class to be dropped. `top1` (measured accuracy) and `source`
+    (where the weights come from) are for people.
     """
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     file: Path
@@ -35,6 +36,8 @@ class OnnxClassifierSpec(BaseModel):
     resampling: Resampling = Resampling.BICUBIC
     output: Literal["logits", "probabilities"] = "logits"
     background: bool = False
+    top1: float | None = None
+    source: str | None = None
 
     @property
     def preprocess(self) -> Preprocess:

@@ -70,8 +70,8 @@ class UtilityPredictor:
 
     def _check_conformance(self) -> None:
         for number, vector in enumerate(self.card.conformance):
-            image = self.decode(vector.data)
             try:
+                image = self.decode(vector.data)
                 utility = self.judge(image, self.crop(image))
             except Exception as error:  # ONNX Runtime raises a dozen unrelated types here
                 raise CheckpointError(

@@ -22,14 +22,15 @@ def unit_hash(*parts: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def split_of(source_digest: str, test_fraction: float = TEST_FRACTION) -> str:
-    """ "test" or "train" for a source image, from the SHA-256 of its file.
+def split_of(source_digest: str) -> str:
+    """The side of a source image, "test" or "train", from the SHA-256 of its file.
 
     All degraded copies of a source share its digest and so its side. Adding images to a set
-    moves none across, and a photograph held out from one table is held out from every other,
-    the unlabelled ones used for pretraining included.
+    moves none across, and a file that is held out in one table is held out in every other, and
+    from pretraining. The same photograph encoded anew is another file: do not mix a set with
+    re-encoded copies of itself.
     """
-    return "test" if unit_hash("split", source_digest) < test_fraction else "train"
+    return "test" if unit_hash("split", source_digest) < TEST_FRACTION else "train"
 
 
 def find_images(roots: list[Path]) -> list[Path]:

@@ -106,8 +106,9 @@ class ImageInfo:
 class Verdict:
     """The gate's answer on one image.
 
-    `utility` is a calibrated probability in [0, 1] that networks which decide correctly on the
-    pristine image still do on this one; `decision` follows from it by `thresholds` alone.
+    `utility` is a calibrated probability in [0, 1]: that the image is useful (networks decide
+    on it correctly and surely) rather than non-useful (they err), if it is one of the two and
+    both are equally likely beforehand. `decision` follows from it by `thresholds` alone.
 
     Raises:
         ValueError: if utility is out of range or the decision does not follow from it.

@@ -52,7 +52,7 @@ def to_verdict(message: pb.Verdict) -> Verdict:
             reasons=tuple(to_reason(r) for r in message.reasons if _is_known(r.kind)),
             predictor=to_predictor(message.predictor),
             image=ImageInfo(
-                format=_enum_name(pb.ImageFormat.Name, message.image.format, "IMAGE_FORMAT_"),
+                format=_format_name(message.image.format),
                 width=message.image.width,
                 height=message.image.height,
             ),
@@ -98,10 +98,7 @@ def to_info(message: pb.GetInfoResponse) -> GateInfo:
             ),
             max_image_bytes=message.limits.max_image_bytes,
             max_image_pixels=message.limits.max_image_pixels,
-            formats=tuple(
-                _enum_name(pb.ImageFormat.Name, value, "IMAGE_FORMAT_")
-                for value in message.limits.formats
-            ),
+            formats=tuple(_format_name(value) for value in message.limits.formats),
         )
     except ValueError as error:
         raise GateProtocolError(
@@ -148,6 +145,13 @@ def to_predictor(message: pb.PredictorInfo) -> PredictorInfo:
 def _is_known(kind: int) -> bool:
     """A newer gate may know more kinds; its verdicts stay readable without them."""
     return kind in pb.ReasonKind.values() and kind != pb.REASON_KIND_UNSPECIFIED
+
+
+def _format_name(value: int) -> str:
+    """A newer gate may read more formats; its answers stay readable."""
+    if value not in pb.ImageFormat.values():
+        return f"UNKNOWN_{value}"
+    return _enum_name(pb.ImageFormat.Name, value, "IMAGE_FORMAT_")
 
 
 def _enum_name(name: Callable[[Any], str], value: int, prefix: str) -> str:

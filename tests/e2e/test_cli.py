@@ -157,6 +157,25 @@ def test_serve_prints_its_endpoints_and_ends_with_0_on_a_signal(
         assert "Traceback" not in process.stderr.read()
 
 
+def test_a_signal_while_starting_ends_it(tmp_path: Path) -> None:
+    program = (
+        "import time, sys, server.app, cli.main; load = server.app.GateServer._load_gate;"
+        "server.app.GateServer._load_gate = lambda s: (print('loading', flush=True),"
+        " time.sleep(1.5), load(s))[2]; sys.exit(cli.main.main())"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "serve", "--port", "0", "--web-port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "loading\n"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert "grpc" not in out, "it never became ready"
+    assert "asked to stop while starting" in err
+
+
 def test_serve_with_a_predictor_that_fails_never_becomes_ready(tmp_path: Path) -> None:
     folder = save_brightness_predictor(tmp_path)
     card = json.loads((folder / "card.json").read_text())
@@ -182,18 +201,21 @@ def test_label_train_evaluate_and_serve_as_the_readme_says(tmp_path: Path) -> No
         rows.append(f"{number}.png,1")
     (tmp_path / "truth.csv").write_text("\n".join(rows))
     save_sharpness_networks(tmp_path)
-    (tmp_path / "label.toml").write_text('networks = ["one", "two"]\nqualities = [90, 30, 2]\n')
+    (tmp_path / "label.toml").write_text(
+        'networks = ["one", "two"]\nobserve_only = ["three"]\nqualities = [90, 30, 2]\n'
+    )
     labelled = utility_gate(
         "label", "--config", tmp_path / "label.toml", "--images", images,
         "--truth", tmp_path / "truth.csv", "--networks", tmp_path / "networks.toml",
         "--out", tmp_path / "labels",
     )  # fmt: skip
     assert labelled.returncode == 0, labelled.stderr
-    assert "480 observations, 180 labels" in labelled.stdout
+    assert "720 observations, 180 labels" in labelled.stdout
     tables = ["--labels", tmp_path / "labels" / "labels.parquet", "--images", images]
     (tmp_path / "tiny.toml").write_text(
         "side = 48\nscale_to = 64\nepoch_samples = 256\nbatch_size = 16\nworkers = 0\n"
-        'precision = "32-true"\nlearning_rate = 2e-3\ntrunk_rate = 1.0\ntargets = "unanimous"\n'
+        'precision = "32-true"\ninit = "scratch"\nlearning_rate = 2e-3\ntrunk_rate = 1.0\n'
+        'targets = "unanimous"\n'
     )
     trained = utility_gate(
         "train", "--preset", tmp_path / "tiny.toml", *tables, "--epochs", "4",
@@ -203,13 +225,15 @@ def test_label_train_evaluate_and_serve_as_the_readme_says(tmp_path: Path) -> No
     assert "validation AUROC" in trained.stdout
     evaluated = utility_gate(
         "evaluate", "--predictor", tmp_path / "predictor", *tables, "--record", "--observations",
-        tmp_path / "labels" / "observations.parquet", "--reference", "one",
+        tmp_path / "labels" / "observations.parquet", "--reference", "three",
     )  # fmt: skip
     assert evaluated.returncode == 0, evaluated.stderr
     assert "| mine 1 |" in evaluated.stdout
     assert "(a) JPEG quality in the file" in evaluated.stdout
     card = json.loads((tmp_path / "predictor" / "card.json").read_text())
     assert card["metrics"]["gates"][0]["name"] == "mine 1"
+    shown = utility_gate("card", "--predictor", tmp_path / "predictor")
+    assert "| mine 1 |" in shown.stdout
     # Sharpness is easy to learn: the trained gate tells the two apart on sources it never saw.
     assert card["metrics"]["gates"][0]["auroc"]["value"] > 0.9
     with serving(tmp_path / "predictor") as (_, endpoints):
@@ -247,6 +271,6 @@ class TestEmbedded:
 def test_help_says_what_each_command_is_for() -> None:
     done = utility_gate("--help")
     assert done.returncode == 0
-    for name in ("assess", "serve", "health", "label", "pretrain", "train", "evaluate"):
+    for name in ("assess", "serve", "health", "card", "label", "pretrain", "train", "evaluate"):
         assert name in done.stdout
         assert utility_gate(name, "--help").returncode == 0

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import socket
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import numpy as np
@@ -16,7 +19,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from server.app import SERVICE
+from server.app import SERVICE, GateServer
 from tests.conftest import RunningGate, encode
 from utility_gate.client import AsyncGateClient, GateClient
 from utility_gate.errors import (
@@ -235,7 +238,7 @@ def test_a_deadline_and_an_absent_gate_have_errors_of_their_own(
 
 
 def test_a_server_that_is_no_gate_is_named(gate: RunningGate) -> None:
-    other = grpc.server(__import__("concurrent.futures", fromlist=["x"]).ThreadPoolExecutor(1))
+    other = grpc.server(ThreadPoolExecutor(1))
     port = other.add_insecure_port("127.0.0.1:0")
     other.start()
     try:
@@ -275,7 +278,189 @@ def test_draining_finishes_what_was_accepted_and_refuses_what_is_new(
         with pytest.raises(grpc.RpcError) as caught:
             stub.Assess(pb.AssessRequest(image=plain(200)), timeout=2)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-    monkeypatch.setattr(gate, "stop", lambda: None)
+    gate.stop = lambda: None  # type: ignore[method-assign]
+
+
+def test_watching_health_does_not_hold_up_the_end(start_gate: Callable[..., RunningGate]) -> None:
+    gate = start_gate(grace_seconds=20)
+    with grpc.insecure_channel(gate.target) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        started = time.perf_counter()
+        gate.call(gate.server.stop())
+        assert time.perf_counter() - started < 5
+        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    gate.stop = lambda: None  # type: ignore[method-assign]
+
+
+def test_an_endless_stream_is_answered_and_told_when_the_gate_drains(
+    start_gate: Callable[..., RunningGate],
+) -> None:
+    gate = start_gate(grace_seconds=20)
+    sent = itertools.count()
+    answered: list[object] = []
+
+    def images():  # type: ignore[no-untyped-def]
+        for number in sent:
+            yield str(number), plain(200)
+            time.sleep(0.01)
+
+    with GateClient(gate.target) as client:
+        answers = client.assess_stream(images())
+        next(answers)
+        stopping = asyncio.run_coroutine_threadsafe(gate.server.stop(), gate._loop)
+        with pytest.raises(GateUnavailableError, match="shutting down"):
+            answered.extend(answers)
+        stopping.result(10)
+    code = "CANCELLED"
+    assert gate.metric("utility_gate_images_total", method="AssessStream", code=code) == 0
+    judged = gate.metric("utility_gate_images_total", method="AssessStream", code="OK")
+    assert judged == len(answered) + 1
+    gate.stop = lambda: None  # type: ignore[method-assign]
+
+
+def test_streams_are_never_shed_by_their_own_images(start_gate: Callable[..., RunningGate]) -> None:
+    gate = start_gate(workers=2, max_waiting=0)
+    with GateClient(gate.target) as client:
+        sent = [(str(number), plain(200)) for number in range(60)]
+        answers = dict(client.assess_stream(iter(sent), timeout=20))
+    assert not [answer for answer in answers.values() if isinstance(answer, Exception)]
+    assert len(answers) == 60
+
+
+def test_what_a_stream_s_sender_raises_is_raised_to_its_reader(client: GateClient) -> None:
+    def images():  # type: ignore[no-untyped-def]
+        yield "1", plain(200)
+        raise OSError("disk on fire")
+
+    with pytest.raises(OSError, match="disk on fire"):
+        list(client.assess_stream(images(), timeout=10))
+
+
+async def test_async_streams_raise_their_sender_s_error_and_stop_sending_on_break(
+    gate: RunningGate,
+) -> None:
+    sent = 0
+
+    async def failing():  # type: ignore[no-untyped-def]
+        yield "1", plain(200)
+        raise OSError("disk on fire")
+
+    async def endless():  # type: ignore[no-untyped-def]
+        nonlocal sent
+        while True:
+            sent += 1
+            yield str(sent), plain(200)
+
+    async with AsyncGateClient(gate.target) as client:
+        with pytest.raises(OSError, match="disk on fire"):
+            async for _ in client.assess_stream(failing(), timeout=10):
+                pass
+        stream = client.assess_stream(endless(), timeout=10)
+        await anext(stream)
+        await stream.aclose()  # type: ignore[attr-defined]
+        await asyncio.sleep(0.2)
+        before = sent
+        await asyncio.sleep(0.3)
+        assert sent == before
+        assert (await client.assess(plain(200))).decision is Decision.USEFUL
+
+
+@pytest.mark.parametrize("size", [1000, 3_000_000])
+def test_calls_of_any_size_are_retried(size: int) -> None:
+    attempts = 0
+
+    class Flaky(pb_grpc.UtilityGateServiceServicer):
+        def Assess(self, request, context):  # type: ignore[no-untyped-def]  # noqa: N802
+            nonlocal attempts
+            attempts += 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "try again")
+
+    options = [("grpc.max_receive_message_length", -1)]
+    server = grpc.server(ThreadPoolExecutor(2), options=options)
+    pb_grpc.add_UtilityGateServiceServicer_to_server(Flaky(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with GateClient(f"127.0.0.1:{port}") as client, pytest.raises(GateUnavailableError):
+            client.assess(bytes(size))
+    finally:
+        server.stop(0).wait()
+    assert attempts > 1
+
+
+def test_until_it_is_warm_the_gate_says_so(
+    monkeypatch: pytest.MonkeyPatch, start_gate: Callable[..., RunningGate]
+) -> None:
+    loading, go_on = threading.Event(), threading.Event()
+    load = GateServer._load_gate
+
+    def slow(server: GateServer) -> object:
+        loading.set()
+        assert go_on.wait(20)
+        return load(server)
+
+    monkeypatch.setattr(GateServer, "_load_gate", slow)
+    with ThreadPoolExecutor(1) as pool:
+        port = free_port()
+        starting = pool.submit(start_gate, port=port)
+        assert loading.wait(10)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            answer = health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=5)
+            assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+            stub = pb_grpc.UtilityGateServiceStub(channel)
+            for call in (
+                lambda: stub.Assess(pb.AssessRequest(image=plain(9)), timeout=5),
+                lambda: stub.GetInfo(pb.GetInfoRequest(), timeout=5),
+                lambda: list(stub.AssessStream(iter([pb.AssessStreamRequest()]), timeout=5)),
+            ):
+                with pytest.raises(grpc.RpcError) as caught:
+                    call()
+                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        go_on.set()
+        gate = starting.result(20)
+    with GateClient(gate.target) as client:
+        assert client.assess(plain(200)).decision is Decision.USEFUL
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_message_of_another_contract_is_invalid_not_unknown(gate: RunningGate) -> None:
+    with grpc.insecure_channel(gate.target) as channel:
+        call = channel.unary_unary(f"/{SERVICE}/Assess")
+        with pytest.raises(grpc.RpcError) as caught:
+            call(b"\xff\xff\xff\xff", timeout=5)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    name = "utility_gate_requests_total"
+    assert gate.metric(name, method="Assess", code="INVALID_ARGUMENT") == 1
+
+
+def test_metrics_tell_deadlines_from_cancellations_and_count_stream_items(
+    gate: RunningGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with GateClient(gate.target) as client:
+        list(client.assess_stream(iter([("a", plain(200)), ("b", b"junk")]), timeout=10))
+    name = "utility_gate_images_total"
+    assert gate.metric(name, method="AssessStream", code="OK") == 1
+    assert gate.metric(name, method="AssessStream", code="INVALID_ARGUMENT") == 1
+    monkeypatch.setattr(gate.server._servicer.gate, "assess", lambda *_: time.sleep(0.5))
+    with grpc.insecure_channel(gate.target) as channel:
+        stub = pb_grpc.UtilityGateServiceStub(channel)
+        with pytest.raises(grpc.RpcError):
+            stub.Assess(pb.AssessRequest(image=plain(200)), timeout=0.1)
+        given_up = stub.Assess.future(pb.AssessRequest(image=plain(200)), timeout=10)
+        time.sleep(0.2)
+        given_up.cancel()
+    name, deadline = "utility_gate_requests_total", time.monotonic() + 5
+    while time.monotonic() < deadline and not gate.metric(name, method="Assess", code="CANCELLED"):
+        time.sleep(0.02)
+    assert gate.metric(name, method="Assess", code="DEADLINE_EXCEEDED") == 1
+    assert gate.metric(name, method="Assess", code="CANCELLED") == 1
 
 
 def test_a_taken_port_is_a_message_not_a_traceback(

@@ -47,6 +47,30 @@ async def test_what_does_not_fit_is_refused_at_once() -> None:
     workers.close()
 
 
+async def test_patient_callers_stand_in_line_and_are_all_served() -> None:
+    metrics = GateMetrics()
+    workers = Workers(1, 0, metrics)
+    calls = [workers.run(lambda n=n: time.sleep(0.01) or n, patient=True) for n in range(20)]
+    assert await asyncio.wait_for(asyncio.gather(*calls), 10) == list(range(20))
+    assert metrics.registry.get_sample_value("utility_gate_shed_total") == 0
+    workers.close()
+
+
+async def test_whoever_leaves_the_line_gives_the_place_to_the_next() -> None:
+    workers = Workers(1, 0, GateMetrics())
+    release = threading.Event()
+    running = asyncio.ensure_future(workers.run(lambda: release.wait(10)))
+    await asyncio.sleep(0.02)
+    line = [asyncio.ensure_future(workers.run(lambda n=n: n, patient=True)) for n in range(3)]
+    await asyncio.sleep(0.02)
+    line[0].cancel()
+    release.set()
+    await running
+    line[1].cancel()  # may have been called already: the last one must not wait forever
+    assert await asyncio.wait_for(line[2], 5) == 2
+    workers.close()
+
+
 async def test_a_cancelled_call_is_never_computed_and_harms_no_neighbour() -> None:
     workers = Workers(1, 10, GateMetrics())
     release, computed = threading.Event(), []
@@ -127,6 +151,48 @@ async def test_an_error_ends_the_stream_and_cancels_the_rest() -> None:
         async for _ in map_unordered(numbers(2), work, 2):
             pass
     await asyncio.wait_for(cancelled.wait(), 5)
+
+
+async def test_a_stopped_stream_answers_what_it_took_and_takes_no_more() -> None:
+    stop = asyncio.Event()
+
+    async def endless() -> AsyncIterator[int]:
+        number = 0
+        while True:
+            yield number
+            number += 1
+            await asyncio.sleep(0.005)
+
+    async def work(number: int) -> int:
+        await asyncio.sleep(0.05)
+        return number
+
+    answers = []
+    async for answer in map_unordered(endless(), work, 4, stop):
+        answers.append(answer)
+        if len(answers) == 3:
+            stop.set()
+    assert sorted(answers) == list(range(len(answers)))
+    assert 3 < len(answers) < 12
+
+
+async def test_a_sender_that_waits_does_not_hold_up_a_stop() -> None:
+    stop = asyncio.Event()
+
+    async def silent() -> AsyncIterator[int]:
+        yield 1
+        await asyncio.sleep(60)
+
+    async def work(number: int) -> int:
+        return number
+
+    async def collect() -> list[int]:
+        return [answer async for answer in map_unordered(silent(), work, 4, stop)]
+
+    collecting = asyncio.ensure_future(collect())
+    await asyncio.sleep(0.05)
+    stop.set()
+    assert await asyncio.wait_for(collecting, 5) == [1]
 
 
 async def test_an_empty_stream_is_empty() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from tests.conftest import draw, encode
 from utility_gate.errors import (
@@ -149,6 +149,7 @@ def test_other_formats_are_refused(photo: np.ndarray, format: str) -> None:
         decode(encode(photo, format))
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_hundred_megapixels_are_refused_before_decoding() -> None:
     data = bomb(10_000, 10_000)
     assert len(data) < 1000
@@ -156,11 +157,47 @@ def test_a_hundred_megapixels_are_refused_before_decoding() -> None:
         decode(data)
 
 
-def test_a_hundred_megapixels_decode_if_allowed() -> None:
-    data = encode(np.zeros((10_000, 10_000), np.uint8), "JPEG")
-    image = decode(data, DecodeLimits(max_pixels=100_000_000), scale_to=256)
-    assert (image.width, image.height) == (10_000, 10_000)
-    assert image.pixels.shape == (1250, 1250, 3)
+def test_eighty_megapixels_decode_if_allowed() -> None:
+    data = encode(np.zeros((8_000, 10_000), np.uint8), "JPEG")
+    image = decode(data, DecodeLimits(max_pixels=80_000_000), scale_to=256)
+    assert (image.width, image.height) == (10_000, 8_000)
+    assert image.pixels.shape == (1000, 1250, 3)
+
+
+def test_a_jpeg_of_endless_scans_is_refused_before_decoding(photo: np.ndarray) -> None:
+    data = encode(photo, "JPEG", progressive=True)
+    start = data.rindex(b"\xff\xda")
+    scan = data[start:-2]
+    assert decode(data[:-2] + scan * 20 + data[-2:]).pixels.shape == photo.shape
+    with pytest.raises(CorruptImageError, match="at most 100 scans"):
+        decode(data[:-2] + scan * 200 + data[-2:])
+
+
+def ill_typed_exif() -> bytes:
+    """Orientation 6 beside tags whose type is not what the standard says."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[0x0112] = 6
+    for tag in (0x010F, 0x0128):  # Make should be text, ResolutionUnit a short
+        tags.tagtype[tag] = 5
+        tags[tag] = TiffImagePlugin.IFDRational(5, 2)
+    return b"Exif\x00\x00II*\x00\x08\x00\x00\x00" + tags.tobytes(8)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_does_not_spoil_good_pixels(photo: np.ndarray) -> None:
+    assert decode(encode(photo, exif=ill_typed_exif())).pixels.shape == (320, 240, 3)
+    cut = encode(photo, exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
+    assert decode(cut).pixels.shape == photo.shape
+
+
+def test_decoding_in_threads_leaves_the_warning_filters_alone(jpeg: bytes) -> None:
+    import warnings
+    from concurrent.futures import ThreadPoolExecutor
+
+    before = list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(decode, [jpeg] * 40))
+    assert warnings.filters == before
 
 
 def test_an_absurd_header_is_refused() -> None:
@@ -191,6 +228,8 @@ def test_too_many_bytes_are_refused_unread() -> None:
 def test_limits_must_be_positive() -> None:
     with pytest.raises(ConfigError, match="max_pixels"):
         DecodeLimits(max_pixels=0)
+    with pytest.raises(ConfigError, match="at most 89478485"):
+        DecodeLimits(max_pixels=10**9)
 
 
 def test_scaled_decoding_never_goes_below_what_was_asked() -> None:

@@ -11,7 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from labelers.networks import open_network, softmax
-from labelers.run import LabelConfig, read_truth, run
+from labelers.run import LabelConfig, run
+from labelers.truth import read_truth
 from tests.conftest import draw, encode
 from utility_gate.errors import ConfigError, NetworkError, TableError
 from utility_gate.images import encode_jpeg
@@ -109,7 +110,9 @@ def test_the_tables_say_how_they_were_made(job: LabelConfig) -> None:
     metadata = read_metadata(job.out / "labels.parquet")
     assert metadata["voters"] == ["one", "two"]
     assert metadata["rule"] == {"name": "ccsp", "t_high": 0.9, "t_low": 0.1}
-    assert metadata["networks"]["one"] == digest_bytes(
+    assert metadata["networks"]["two"]["resize"] == 16
+    assert metadata["truth_sha256"] == digest_bytes(job.truth.read_bytes())
+    assert metadata["networks"]["one"]["sha256"] == digest_bytes(
         (job.images.parent / "one.onnx").read_bytes()
     )
     assert {"pillow", "onnxruntime"} <= set(metadata["packages"])
@@ -124,7 +127,15 @@ def test_the_same_job_gives_the_same_bytes(job: LabelConfig) -> None:
 
 def test_a_truth_class_beyond_the_networks_stops_the_run(job: LabelConfig) -> None:
     job.truth.write_text("path,class_index\nred.png,7\n")
+    calls: list[int] = []
     with pytest.raises(TableError, match=r"class index in 0\.\.2 for one, got 7"):
+        run(job, lambda done, _: calls.append(done))
+    assert not calls, "it should be found before the first image"
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_image(job: LabelConfig) -> None:
+    job.out.write_text("a file where the folder should be")
+    with pytest.raises(TableError, match="a folder that can be written"):
         run(job)
 
 
@@ -166,14 +177,51 @@ def test_wrong_networks_are_named(job: LabelConfig, tmp_path: Path) -> None:
         open_network("one", specs)
 
 
-def test_background_and_probabilities_are_understood(tmp_path: Path) -> None:
-    save_colour_network(tmp_path / "net.onnx", classes=4)
-    entry = '[net]\nfile = "net.onnx"\ninput = 16\nresize = 16\nbackground = true\n'
-    (tmp_path / "networks.toml").write_text(entry)
+def save_constant_network(path: Path, scores: list[float], last: str) -> None:
+    """Ends in `last` (Identity or Softmax) of the same scores, whatever the image."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("Gemm", ["flat", "w", "b"], ["scores"]),
+        helper.make_node(last, ["scores"], ["out"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "constant",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, 16, 16])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, ["n", len(scores)])],
+        [
+            numpy_helper.from_array(np.zeros((3, len(scores)), np.float32), "w"),
+            numpy_helper.from_array(np.array(scores, np.float32), "b"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.save(model, str(path))
+
+
+@pytest.mark.parametrize(("output", "last"), [("logits", "Identity"), ("probabilities", "Softmax")])
+def test_background_and_probabilities_are_understood(
+    tmp_path: Path, output: str, last: str
+) -> None:
+    # Background e^9, then classes e^0, e^2, e^1: class 1 wins once the background is dropped.
+    save_constant_network(tmp_path / "net.onnx", [9.0, 0.0, 2.0, 1.0], last)
+    (tmp_path / "networks.toml").write_text(
+        '[net]\nfile = "net.onnx"\ninput = 16\nresize = 16\nbackground = true\n'
+        f'output = "{output}"\n'
+    )
     network = open_network("net", tmp_path / "networks.toml")
     assert network.classes == 3
-    probabilities = network.probabilities([draw(20, 20), draw(30, 20)])
-    assert probabilities.sum(axis=1) == pytest.approx([1, 1])
+    e = np.exp([0.0, 2.0, 1.0])
+    for row in network.probabilities([draw(20, 20), draw(30, 20)]):
+        assert row == pytest.approx(e / e.sum(), rel=1e-4)
+
+
+def test_a_misspelt_entry_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "n.toml").write_text(
+        '[net]\nfile = "n.onnx"\ninput = 16\nresize = 16\nbackgroud = true\n'
+    )
+    with pytest.raises(NetworkError, match="backgroud"):
+        load_specs(tmp_path / "n.toml")
 
 
 def test_softmax_by_hand() -> None:
@@ -185,7 +233,7 @@ def test_softmax_by_hand() -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"networks": ()}, {"networks": ("a", "a")}, {"observe_only": ("one",)}, {"qualities": (0,)},
-     {"workers": 0}, {"test_fraction": 1.5}],
+     {"workers": 0}],
 )  # fmt: skip
 def test_impossible_jobs_are_refused(job: LabelConfig, changes: dict[str, object]) -> None:
     import dataclasses

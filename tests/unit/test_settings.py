@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 from pathlib import Path
 
 import pytest
 
-from server.settings import GateSettings, load_settings
+from server.settings import GateSettings, load_settings, usable_cores
 from utility_gate.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,23 @@ def test_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().predictors == {"general": "/models/1"}
 
 
+def test_a_table_in_the_environment_replaces_the_file_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UTILITY_GATE_PREDICTORS", '{"damage": "/models/1"}')
+    assert load_settings(ROOT / "configs" / "gate.toml").predictors == {"damage": "/models/1"}
+
+
+def test_a_misspelt_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UTILITY_GATE_MAX_IMAGE_BYTE", "1000")
+    with pytest.raises(ConfigError, match="UTILITY_GATE_MAX_IMAGE_BYTE"):
+        load_settings()
+
+
+def test_the_cores_of_this_process_are_counted() -> None:
+    assert 1 <= usable_cores() <= len(os.sched_getaffinity(0))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -37,6 +55,7 @@ def test_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
         ("workers = 0", "workers: Input should be greater"),
         ("port = ", "settings:"),
         ("predictors = {}", "predictors"),
+        ("max_image_pixels = 400_000_000", "max_image_pixels: Input should be less"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

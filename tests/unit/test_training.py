@@ -18,7 +18,7 @@ from utility_gate.images import decode
 from utility_gate.networks import load_specs
 from utility_gate.predictor import UtilityPredictor
 from utility_gate.split import digest_bytes, split_of
-from utility_gate.tables import write_labels, write_observations
+from utility_gate.tables import read_labels, write_labels, write_observations
 from utility_gate.training.calibrate import choose_thresholds, fit_temperature
 from utility_gate.training.config import load_config
 from utility_gate.training.dataset import (
@@ -28,13 +28,20 @@ from utility_gate.training.dataset import (
     target_of,
 )
 from utility_gate.training.distill import DegradedCrops, DistillConfig, Teacher, distill
-from utility_gate.training.evaluate import balanced_accuracy, best_threshold, evaluate, to_markdown
-from utility_gate.training.module import ResNet18Trunk, UtilityNet
+from utility_gate.training.evaluate import (
+    balanced_accuracy,
+    balanced_ece,
+    best_threshold,
+    evaluate,
+    to_markdown,
+)
+from utility_gate.training.module import ResNet18Trunk, UtilityNet, describe_init
 from utility_gate.training.photos import build_cache
 from utility_gate.training.train import train
 from utility_gate.types import Label, Observation
 
 SOURCES = 40
+METADATA = {"voters": ["x", "y"], "networks": {"x": 1, "y": 2}, "rule": {"t_high": 0.9}}
 
 
 def label(**changes: object) -> Label:
@@ -71,13 +78,13 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     quality / 100, quality / 100,
                 )
             )  # fmt: skip
-    write_labels(labels, folder / "labels.parquet", {"voters": ["x", "y"]})
+    write_labels(labels, folder / "labels.parquet", METADATA)
     write_observations(observations, folder / "observations.parquet", {})
     return folder
 
 
-TINY = {"side": 48, "scale_to": 64, "epochs": 2, "epoch_samples": 48, "batch_size": 16,
-        "workers": 0, "precision": "32-true", "threads": 1,
+TINY = {"init": "scratch", "side": 48, "scale_to": 64, "epochs": 2, "epoch_samples": 48,
+        "batch_size": 16, "workers": 0, "precision": "32-true", "threads": 1,
         "validation_fraction": 0.3}  # fmt: skip
 
 
@@ -100,7 +107,7 @@ def test_a_trained_predictor_serves_without_torch_and_says_where_it_came_from(
     assert (card.name, card.version, card.task) == ("tiny", "9", "general")
     assert card.training["config"]["optimizer"] == "adamw"
     digest = digest_bytes((tables / "labels.parquet").read_bytes())
-    assert card.training["labels"] == [{"sha256": digest, "voters": ["x", "y"]}]
+    assert card.training["labels"] == [{"sha256": digest, **METADATA}]
     assert sum(side["sources"] for side in card.training["copies"].values()) == SOURCES
     assert len(card.conformance) == 6
     assert 0.05 <= card.temperature <= 20
@@ -141,9 +148,10 @@ def test_evaluation_puts_the_trivial_gates_beside_it(trained: Path, tables: Path
     assert 5 < quality.threshold < 90
     # ... until the copies are saved again.
     assert quality.resaved_balanced_accuracy == 0.5
-    assert 0 <= predictor.balanced_accuracy.low <= predictor.balanced_accuracy.value
-    assert 0 <= result.ece <= 1
-    assert result.useful == result.non_useful == result.sources
+    for estimate in (predictor.balanced_accuracy, predictor.auroc):
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+    assert result.useful == result.non_useful == result.undecided == result.sources
+    assert set(result.tables) == {"labels.parquet", "observations.parquet"}
     text = to_markdown(result)
     assert "tiny 9" in text
     assert "(b) confidence of small" in text
@@ -152,6 +160,23 @@ def test_evaluation_puts_the_trivial_gates_beside_it(trained: Path, tables: Path
             UtilityPredictor.load(trained), tables / "labels.parquet", tables,
             tables / "observations.parquet", "absent",
         )  # fmt: skip
+
+
+def test_a_network_with_a_vote_is_no_reference(trained: Path, tables: Path) -> None:
+    with pytest.raises(TableError, match="without a vote"):
+        evaluate(
+            UtilityPredictor.load(trained), tables / "labels.parquet", tables,
+            tables / "observations.parquet", "x",
+        )  # fmt: skip
+
+
+def test_calibration_error_by_hand() -> None:
+    # Useful: 0.9, 0.9 (half the weight); non-useful: 0.3, 0.05, 0.05, 0.05, a quarter of 1/2 each.
+    utilities = np.array([0.9, 0.9, 0.3, 0.05, 0.05, 0.05])
+    labels = np.array([1, 1, 0, 0, 0, 0])
+    expected = 0.5 * 0.1 + 0.125 * 0.3 + 0.375 * 0.05
+    assert balanced_ece(utilities, labels) == pytest.approx(expected)
+    assert balanced_ece(np.array([1.0, 0.0]), np.array([1, 0])) == 0
 
 
 def test_no_source_is_on_two_sides_and_test_copies_are_unanimous(tables: Path) -> None:
@@ -167,22 +192,24 @@ def test_no_source_is_on_two_sides_and_test_copies_are_unanimous(tables: Path) -
     assert {copy.label.label for copy in sides.test + sides.validation} == {0, 1}
 
 
-def test_tables_may_add_qualities_and_the_first_word_counts(tables: Path, tmp_path: Path) -> None:
-    from utility_gate.tables import read_labels
-
+def test_further_tables_add_to_training_alone(tables: Path, tmp_path: Path) -> None:
     rows = read_labels(tables / "labels.parquet")
     more = [dataclasses.replace(row, label=0) for row in rows if row.quality == 90]
     for row in rows[::3]:
         pixels = decode((tables / row.source).read_bytes()).pixels
         digest = digest_bytes(Jpeg(7).apply(pixels))
         more.append(dataclasses.replace(row, quality=7, label=0, image_digest=digest))
-    write_labels(more, tmp_path / "more.parquet", {})
+    write_labels(more, tmp_path / "more.parquet", METADATA)
+    one = load_sides([tables / "labels.parquet"], tables, "unanimous", 0.3)
     both = [tables / "labels.parquet", tmp_path / "more.parquet"]
-    sides = load_sides(both, tables, "unanimous", 0.3)
-    copies = sides.train + sides.validation + sides.test
-    assert len(copies) == 3 * SOURCES
-    assert {c.label.label for c in copies if c.label.quality == 90} == {1}
-    assert sum(c.label.quality == 7 for c in copies) == SOURCES
+    two = load_sides(both, tables, "unanimous", 0.3)
+    assert (two.validation, two.test) == (one.validation, one.test)
+    assert len(two.train) == len(one.train) * 3 // 2
+    # A copy in both tables keeps the label of the first.
+    assert {c.label.label for c in two.train if c.label.quality == 90} == {1}
+    write_labels(more, tmp_path / "more.parquet", METADATA | {"rule": {"t_high": 0.5}})
+    with pytest.raises(TableError, match="expected labels made as in"):
+        load_sides(both, tables, "unanimous", 0.3)
 
 
 def test_changed_sources_and_other_encoders_are_refused(tables: Path, tmp_path: Path) -> None:
@@ -202,8 +229,6 @@ def test_changed_sources_and_other_encoders_are_refused(tables: Path, tmp_path: 
 
 
 def test_one_class_alone_cannot_be_trained_on(tables: Path, tmp_path: Path) -> None:
-    from utility_gate.tables import read_labels
-
     useful = [row for row in read_labels(tables / "labels.parquet") if row.label == 1]
     write_labels(useful, tmp_path / "labels.parquet", {})
     with pytest.raises(TableError, match="expected useful and non-useful copies on the train side"):
@@ -226,12 +251,13 @@ def test_targets(changes: dict[str, int], unanimous: float | None, votes: float 
     assert target_of(label(**changes), "votes") == votes
 
 
-def test_the_sampler_balances_the_classes(tables: Path) -> None:
-    sides = load_sides([tables / "labels.parquet"], tables, "unanimous", 0.3)
-    skewed = [c for c in sides.train if c.label.label == 1][:3]
-    skewed += [c for c in sides.train if c.label.label == 0]
-    drawn = [skewed[i].target for i in balanced_sampler(skewed, 2000, seed=0)]
-    assert 0.45 < np.mean(drawn) < 0.55
+@pytest.mark.parametrize("targets", ["unanimous", "votes"])
+def test_the_sampler_balances_hard_and_soft_targets(tables: Path, targets: str) -> None:
+    sides = load_sides([tables / "labels.parquet"], tables, targets, 0.3)  # type: ignore[arg-type]
+    skewed = [c for c in sides.train if c.target < 0.5][:3]
+    skewed += [c for c in sides.train if c.target > 0.5]
+    drawn = [skewed[i].target for i in balanced_sampler(skewed, 4000, seed=0)]
+    assert np.mean(drawn) == pytest.approx(0.5, abs=0.03)
 
 
 def test_presets_and_mistakes() -> None:
@@ -242,6 +268,8 @@ def test_presets_and_mistakes() -> None:
         load_config("worst")
     with pytest.raises(ConfigError, match="epochs"):
         load_config("best", epochs=0)
+    with pytest.raises(ConfigError, match="scale_to >= side"):
+        load_config("best", side=512)
 
 
 def test_temperature_undoes_overconfidence() -> None:
@@ -306,11 +334,18 @@ def test_a_trunk_can_be_distilled(tmp_path: Path) -> None:
         photos=(tmp_path,), cache=tmp_path / "cache", out=tmp_path / "runs" / "trunk.safetensors",
         samples=8, batch_size=4, side=32, workers=0, threads=1,
     )  # fmt: skip
-    config.out.parent.mkdir()
     net = UtilityNet()
     before = net.trunk.resnet.conv1.weight.clone()
     net.initialize(str(distill(config, spec)))
     assert not torch.equal(net.trunk.resnet.conv1.weight, before)
+
+    made_from = describe_init(str(config.out))
+    assert made_from["teacher_sha256"] == digest_bytes((tmp_path / "net.onnx").read_bytes())
+    assert made_from["samples"] == "8"
+    with pytest.raises(ConfigError, match="exists already"):
+        distill(config, spec)
+    with pytest.raises(ConfigError, match="at least 4 samples"):
+        distill(dataclasses.replace(config, out=tmp_path / "x", samples=3), spec)
 
     cache = build_cache([tmp_path], tmp_path / "cache", side=256)
     held_out = [digest_bytes((tmp_path / f"{n}.png").read_bytes()) for n in range(12)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from utility_gate.errors import ConfigError
 
@@ -19,7 +20,9 @@ class TrainConfig(BaseModel):
     copies on which at least one network voted, with the soft target
     1/2 + (useful - non-useful votes) / (2 networks). `learning_rate` is the head's; the trunk's
     is `trunk_rate` times it. `init` as `UtilityNet.initialize`. `side` is the input in pixels;
-    `epoch_samples` copies, half of each class in expectation, make an epoch.
+    `epoch_samples` copies, balanced (see `balanced_sampler`), make an epoch; with the constant
+    schedule training stops after `patience` epochs without a better validation AUROC. `threads` 0
+    leaves torch's own number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,15 +40,21 @@ class TrainConfig(BaseModel):
     dropout: float = Field(default=0.2, ge=0, lt=1)
     targets: Literal["unanimous", "votes"] = "votes"
     augment: bool = True
-    init: str = "scratch"
+    init: str = "IMAGENET1K_V1"
     side: int = Field(default=224, ge=32, le=1024)
     scale_to: int = Field(default=256, ge=32)
     min_side: int = Field(default=32, ge=1)
-    validation_fraction: float = Field(default=0.15, gt=0, lt=0.9)
+    validation_fraction: float = Field(default=0.2, gt=0, lt=0.9)
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
-    workers: int = Field(default=1, ge=0)
+    workers: int = Field(default_factory=lambda: min(8, max(1, (os.cpu_count() or 1) - 1)), ge=0)
     threads: int = Field(default=0, ge=0)
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _decoder_leaves_enough(self) -> TrainConfig:
+        if self.scale_to < self.side:
+            raise ValueError(f"expected scale_to >= side, got {self.scale_to} < {self.side}")
+        return self
 
 
 def load_config(source: str, **overrides: Any) -> TrainConfig:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from utility_gate.errors import ImageError, TableError
 from utility_gate.images import Pixels, decode
 from utility_gate.preprocess import Preprocess
 from utility_gate.split import digest_bytes, unit_hash
-from utility_gate.tables import read_labels
+from utility_gate.tables import read_labels, read_metadata
 from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD
 from utility_gate.types import Label
 
@@ -56,24 +56,28 @@ def target_of(label: Label, targets: Targets) -> float | None:
     return 0.5 + (label.useful_votes - label.non_useful_votes) / (2 * label.networks)
 
 
+def is_validation(label: Label, fraction: float) -> bool:
+    """Whether a training source is kept for stopping and calibration; by its content alone."""
+    return label.split == "train" and unit_hash("validation", label.source_digest) < fraction
+
+
 def load_sides(
     tables: Sequence[Path], images: Path, targets: Targets, validation_fraction: float
 ) -> Sides:
     """The labelled copies of one or more tables, made again from the sources below `images`.
 
-    Several tables may label different copies of the same sources (further qualities); a copy
-    that stands in two of them counts once, with the label of the first.
-
-    Test copies, and validation copies as far as they are decided, are always unanimous.
+    Further tables may label other copies of the same sources (more qualities) by the same
+    networks and rule. They add to training alone: validation and test copies are the decided
+    ones of the first table, so that calibration and measurement keep its mix of qualities.
 
     Raises:
-        TableError: if a source is missing or other than the table's, or a copy comes out with
-            other bytes (another JPEG encoder), or a side lacks one of the classes.
+        TableError: if the tables disagree, a source is missing or other than the tables', a copy
+            comes out with other bytes (another JPEG encoder), or a side lacks one of the classes.
     """
+    _check_agreement(tables)
     by_source: dict[str, list[Label]] = defaultdict(list)
-    for label in _read_all(tables):
-        if target_of(label, "unanimous" if label.split == "test" else targets) is not None:
-            by_source[label.source].append(label)
+    for label in _choose(tables, targets, validation_fraction):
+        by_source[label.source].append(label)
     with ThreadPoolExecutor() as pool:
         made = pool.map(lambda item: _remake(images, item[0], item[1], targets), by_source.items())
         copies = [copy for source in made for copy in source]
@@ -81,27 +85,72 @@ def load_sides(
     for copy in copies:
         if copy.label.split == "test":
             sides.test.append(copy)
-        elif unit_hash("validation", copy.label.source_digest) < validation_fraction:
-            if copy.label.label is not None:
-                sides.validation.append(copy)
+        elif is_validation(copy.label, validation_fraction):
+            sides.validation.append(copy)
         else:
             sides.train.append(copy)
-    for name in ("train", "validation", "test"):
+    _check_classes(sides, tables, validated=validation_fraction > 0)
+    return sides
+
+
+def count_labels(tables: Sequence[Path], validation_fraction: float) -> dict[str, dict[str, int]]:
+    """Sources and copies by side and label in the first table, undecided ones included."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ("train", "validation", "test")}
+    sources: dict[str, set[str]] = {name: set() for name in counts}
+    names = {1: "useful", 0: "non_useful", None: "undecided"}
+    for label in read_labels(tables[0]):
+        side = "validation" if is_validation(label, validation_fraction) else label.split
+        counts[side][names[label.label]] += 1
+        sources[side].add(label.source)
+    return {
+        side: {
+            "sources": len(sources[side]),
+            **{name: counts[side][name] for name in names.values()},
+        }
+        for side in counts
+    }
+
+
+def _check_agreement(tables: Sequence[Path]) -> None:
+    """Labels of different networks or rules mean different things."""
+    first, *others = (_meaning(read_metadata(table)) for table in tables)
+    for table, meaning in zip(tables[1:], others, strict=True):
+        if meaning != first:
+            raise TableError(
+                f"{table}: expected labels made as in {tables[0]}, {first}, got {meaning}"
+            )
+
+
+def _meaning(metadata: dict[str, Any]) -> dict[str, Any]:
+    networks = metadata.get("networks", {})
+    return {
+        "voters": {name: networks.get(name) for name in metadata.get("voters", [])},
+        **{key: metadata.get(key) for key in ("rule", "operator", "test_fraction")},
+    }
+
+
+def _choose(
+    tables: Sequence[Path], targets: Targets, validation_fraction: float
+) -> Iterable[Label]:
+    """The labels that some side takes; a copy in two tables counts once, with the first label."""
+    rows: dict[tuple[str, str, int], Label] = {}
+    for number, table in enumerate(tables):
+        for label in read_labels(table):
+            held_out = label.split == "test" or is_validation(label, validation_fraction)
+            wanted = "unanimous" if held_out else targets
+            if (number == 0 or not held_out) and target_of(label, wanted) is not None:
+                rows.setdefault((label.source, label.degradation, label.quality), label)
+    return rows.values()
+
+
+def _check_classes(sides: Sides, tables: Sequence[Path], *, validated: bool) -> None:
+    for name in ("train", "validation", "test") if validated else ("train", "test"):
         classes = {copy.label.label for copy in getattr(sides, name)}
         if not {0, 1} <= classes:
             raise TableError(
                 f"{', '.join(map(str, tables))}: expected useful and non-useful copies on the "
                 f"{name} side, got only {sorted(map(str, classes))}; label more images"
             )
-    return sides
-
-
-def _read_all(tables: Sequence[Path]) -> Iterable[Label]:
-    rows: dict[tuple[str, str, int], Label] = {}
-    for table in tables:
-        for label in read_labels(table):
-            rows.setdefault((label.source, label.degradation, label.quality), label)
-    return rows.values()
 
 
 def _remake(images: Path, source: str, labels: list[Label], targets: Targets) -> list[LabelledCopy]:
@@ -110,7 +159,7 @@ def _remake(images: Path, source: str, labels: list[Label], targets: Targets) ->
         pixels = decode(data).pixels
     except (OSError, ImageError) as error:
         raise TableError(f"{source}: expected this source below {images}: {error}") from error
-    if digest_bytes(data) != labels[0].source_digest:
+    if {digest_bytes(data)} != {label.source_digest for label in labels}:
         raise TableError(f"{images / source}: is not the image that was labelled (SHA-256 differs)")
     copies = []
     for label in labels:
@@ -121,9 +170,8 @@ def _remake(images: Path, source: str, labels: list[Label], targets: Targets) ->
                 "one that labelled; label again, or install the version in the table's metadata"
             )
         target = target_of(label, targets)
-        if target is None:
-            target = float(label.label or 0)
-        copies.append(LabelledCopy(label, copy, target))
+        if target is not None:
+            copies.append(LabelledCopy(label, copy, target))
     return copies
 
 
@@ -168,9 +216,14 @@ def predictor_preprocess(side: int) -> Preprocess:
 
 
 def balanced_sampler(copies: list[LabelledCopy], samples: int, seed: int) -> WeightedRandomSampler:
-    """Draws `samples` copies with replacement, as much useful as non-useful in expectation."""
-    targets = np.array([copy.target for copy in copies])
-    useful, non_useful = targets.sum(), (1 - targets).sum()
-    weights = targets / useful + (1 - targets) / non_useful
+    """Draws `samples` copies with replacement; the mean target is 1/2 in expectation.
+
+    Copies aimed above 1/2 and copies aimed below it are drawn with weights such that what the
+    former lie above and the latter lie below 1/2 is the same in sum. With hard labels that is
+    one draw in two for each class. Copies at exactly 1/2 teach nothing and are not drawn.
+    """
+    lean = np.array([2 * copy.target - 1 for copy in copies])
+    useful, non_useful = lean.clip(0).sum(), (-lean).clip(0).sum()
+    weights = np.where(lean > 0, 1 / useful, np.where(lean < 0, 1 / non_useful, 0.0))
     generator = torch.Generator().manual_seed(seed)
     return WeightedRandomSampler(weights.tolist(), samples, replacement=True, generator=generator)

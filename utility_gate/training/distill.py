@@ -9,8 +9,10 @@ where torchvision's own ImageNet weights cannot be had.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,10 +28,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from utility_gate.errors import NetworkError
+from utility_gate.errors import ConfigError, NetworkError
 from utility_gate.images import Pixels, decode, encode_jpeg
 from utility_gate.networks import OnnxClassifierSpec, open_session
 from utility_gate.preprocess import Preprocess
+from utility_gate.split import digest_bytes
 from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD, ResNet18Trunk
 from utility_gate.training.photos import PhotoCache, build_cache
 
@@ -187,10 +190,21 @@ class Distillation(lightning.LightningModule):
 
 
 def distill(config: DistillConfig, teacher: OnnxClassifierSpec) -> Path:
-    """Cache the photographs, train the trunk, save it as `config.out` (safetensors).
+    """Cache the photographs, train the trunk, save it as `config.out` (safetensors) with what it
+    was made from in the file's metadata.
 
-    Held-out photographs (see `utility_gate.split`) are never looked at.
+    Photographs held out for testing (see `utility_gate.split`) are never looked at; those that
+    training later keeps for validation are, without their labels.
+
+    Raises:
+        ConfigError: if `config.out` exists, or the samples do not fill a batch.
+        TableError: if there are no photographs.
     """
+    if config.out.exists():
+        raise ConfigError(f"{config.out}: exists already; choose another file")
+    if config.samples < config.batch_size:
+        raise ConfigError(f"expected at least {config.batch_size} samples, got {config.samples}")
+    config.out.parent.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(config.threads)
     lightning.seed_everything(config.seed, verbose=False)
     cache = build_cache(list(config.photos), config.cache)
@@ -206,15 +220,32 @@ def distill(config: DistillConfig, teacher: OnnxClassifierSpec) -> Path:
     trainer = lightning.Trainer(
         max_epochs=1,
         precision="bf16-mixed",
+        devices=1,
         logger=CSVLogger(config.out.parent, name="distill"),
         enable_checkpointing=False,
         enable_model_summary=False,
         log_every_n_steps=20,
     )
     trainer.fit(module, loader)
-    state = {k: v.contiguous() for k, v in module.student.state_dict().items()}
-    save_file(
-        state, config.out, metadata={"teacher": teacher.name, "photos": str(len(cache.digests))}
-    )
+    state = {k: v.cpu().contiguous() for k, v in module.student.state_dict().items()}
+    save_file(state, config.out, metadata=_provenance(config, teacher, cache))
     log.info("trunk saved as %s", config.out)
     return config.out
+
+
+def _provenance(
+    config: DistillConfig, teacher: OnnxClassifierSpec, cache: PhotoCache
+) -> dict[str, str]:
+    """What a trunk was made from, as safetensors keeps it: text to text."""
+    photos = Counter(config.photos[root].name for root in cache.roots)
+    return {
+        "teacher": teacher.name,
+        "teacher_sha256": digest_bytes(teacher.file.read_bytes()),
+        "photos": json.dumps(photos),
+        "samples": str(config.samples),
+        "batch_size": str(config.batch_size),
+        "side": str(config.side),
+        "learning_rate": str(config.learning_rate),
+        "weight_decay": str(config.weight_decay),
+        "seed": str(config.seed),
+    }

@@ -25,8 +25,9 @@ from utility_gate.errors import TableError
 from utility_gate.images import decode
 from utility_gate.measure import estimate_jpeg_quality
 from utility_gate.predictor import UtilityPredictor
-from utility_gate.tables import read_observations
-from utility_gate.training.dataset import LabelledCopy, Sides, load_sides
+from utility_gate.split import digest_bytes
+from utility_gate.tables import read_metadata, read_observations
+from utility_gate.training.dataset import LabelledCopy, count_labels, load_sides
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ class GateResult:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All gates on the same copies; ECE is the predictor's, `balanced` weighs classes equally."""
+    """All gates on the same decided copies; ECE is the predictor's, `balanced` weighs the classes
+    equally. `undecided` held-out copies have no label and are not judged. `tables` holds the
+    SHA-256 of what was measured on."""
 
     gates: list[GateResult]
     ece: float
@@ -68,6 +71,8 @@ class Evaluation:
     sources: int
     useful: int
     non_useful: int
+    undecided: int
+    tables: dict[str, str]
 
 
 def balanced_accuracy(useful: npt.NDArray[np.bool_], labels: Labels) -> float:
@@ -101,8 +106,10 @@ def evaluate(
     Raises:
         TableError: if the tables, the images and the reference do not fit each other.
     """
-    sides = load_sides([labels], images, "unanimous", validation_fraction=0.15)
-    known = sides.train + sides.validation
+    if reference is not None and reference in read_metadata(labels).get("voters", []):
+        raise TableError(f"expected a reference without a vote in {labels}, got {reference}")
+    sides = load_sides([labels], images, "unanimous", validation_fraction=0.0)
+    known = sides.train
     known_labels, test_labels = _labels(known), _labels(sides.test)
     sources = np.array([copy.label.source for copy in sides.test])
     utilities = _utilities(predictor, [copy.data for copy in sides.test])
@@ -147,18 +154,25 @@ def evaluate(
     return Evaluation(
         gates=gates,
         ece=_ece(utilities, test_labels),
-        ece_balanced=_balanced_ece(utilities, test_labels),
+        ece_balanced=balanced_ece(utilities, test_labels),
         sources=len(set(sources)),
         useful=int((test_labels == 1).sum()),
         non_useful=int((test_labels == 0).sum()),
+        undecided=count_labels([labels], 0.0)["test"]["undecided"],
+        tables={
+            path.name: digest_bytes(path.read_bytes())
+            for path in (labels, observations)
+            if path is not None
+        },
     )
 
 
 def to_markdown(evaluation: Evaluation) -> str:
     """The evaluation as a table."""
     lines = [
-        f"Held-out sources: {evaluation.sources}; copies: {evaluation.useful} useful, "
-        f"{evaluation.non_useful} non-useful.",
+        f"Held-out sources with decided copies: {evaluation.sources}; copies: {evaluation.useful} "
+        f"useful, {evaluation.non_useful} non-useful ({evaluation.undecided} undecided ones have "
+        "no label and are left out).",
         "",
         "| gate | balanced accuracy | AUROC | re-saved at quality 95 |",
         "|---|---|---|---|",
@@ -231,13 +245,15 @@ def _ece(utilities: Scores, labels: Labels) -> float:
     return float(binary_calibration_error(scores, torch.from_numpy(labels), n_bins=ECE_BINS))
 
 
-def _balanced_ece(utilities: Scores, labels: Labels) -> float:
-    """ECE with each class weighing 1/2: the smaller class's copies count several times."""
-    rows = np.arange(len(labels))
-    useful, non_useful = rows[labels == 1], rows[labels == 0]
-    length = max(len(useful), len(non_useful))
-    both = np.concatenate([np.resize(useful, length), np.resize(non_useful, length)])
-    return _ece(utilities[both], labels[both])
+def balanced_ece(utilities: Scores, labels: Labels) -> float:
+    """Expected calibration error with each class weighing 1/2 in all (`ECE_BINS` equal bins).
+
+    Of utilities (N,) in [0, 1] and labels (N,) in {0, 1}; torchmetrics knows no weights.
+    """
+    weights = np.where(labels == 1, 0.5 / (labels == 1).sum(), 0.5 / (labels == 0).sum())
+    bins = np.minimum((utilities * ECE_BINS).astype(np.int64), ECE_BINS - 1)
+    gaps = np.bincount(bins, weights * (utilities - labels), minlength=ECE_BINS)
+    return float(np.abs(gaps).sum())
 
 
 def _bootstrap(
@@ -255,20 +271,3 @@ def _bootstrap(
             values.append(statistic(rows))
     low, high = np.quantile(values, [0.025, 0.975])
     return Estimate(float(statistic(np.arange(len(labels)))), float(low), float(high))
-
-
-def side_counts(sides: Sides) -> dict[str, dict[str, int]]:
-    """Copies and sources of each side, for the card."""
-    return {
-        name: {
-            "sources": len({copy.label.source for copy in copies}),
-            "useful": sum(copy.label.label == 1 for copy in copies),
-            "non_useful": sum(copy.label.label == 0 for copy in copies),
-            "undecided": sum(copy.label.label is None for copy in copies),
-        }
-        for name, copies in (
-            ("train", sides.train),
-            ("validation", sides.validation),
-            ("test", sides.test),
-        )
-    }

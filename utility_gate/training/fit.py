@@ -82,20 +82,39 @@ class UtilityModule(lightning.LightningModule):
             rates,
             total_steps=int(self.trainer.estimated_stepping_batches),
             pct_start=0.2,
+            cycle_momentum=False,
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def fit(
-    config: TrainConfig, train: list[LabelledCopy], validation: list[LabelledCopy], out: Path
-) -> tuple[UtilityNet, float]:
-    """Train; return the network of the epoch with the best validation AUROC, and that AUROC."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
+def build_net(config: TrainConfig) -> UtilityNet:
+    """The network as training starts with it.
+
+    Raises:
+        CheckpointError: if `config.init` cannot be had.
+    """
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     net = UtilityNet(config.dropout)
     net.initialize(config.init)
-    net.to(memory_format=torch.channels_last)
+    return net.to(memory_format=torch.channels_last)
+
+
+def fit(
+    net: UtilityNet,
+    config: TrainConfig,
+    train: list[LabelledCopy],
+    validation: list[LabelledCopy],
+    out: Path,
+) -> float:
+    """Train `net` in place; it ends as in the epoch with the best validation AUROC, on the CPU,
+    in eval mode. Returns that AUROC.
+
+    Raises:
+        ConfigError: if training diverged.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    lightning.seed_everything(config.seed, workers=True, verbose=False)
     preprocess = predictor_preprocess(config.side)
     train_loader = DataLoader(
         CopyDataset(train, preprocess, config.scale_to, augment=config.augment),
@@ -111,16 +130,19 @@ def fit(
         persistent_workers=config.workers > 0,
     )
     best = ModelCheckpoint(
-        out, "best", monitor="val_auroc", mode="max", save_weights_only=True,
+        out / "checkpoints", "best", monitor="val_auroc", mode="max", save_weights_only=True,
         enable_version_counter=False,
     )  # fmt: skip
+    callbacks: list[lightning.Callback] = [best]
+    if config.schedule == "constant":  # one cycle is only worth its end
+        callbacks.append(EarlyStopping("val_auroc", mode="max", patience=config.patience))
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         precision=config.precision,
         accelerator="auto",
         devices=1,
         logger=CSVLogger(out, name="log"),
-        callbacks=[best, EarlyStopping("val_auroc", mode="max", patience=config.patience)],
+        callbacks=callbacks,
         enable_model_summary=False,
         log_every_n_steps=20,
         deterministic=True,
@@ -131,12 +153,17 @@ def fit(
         raise ConfigError("expected at least one finite validation AUROC, got none; lower the rate")
     stored = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(stored["state_dict"])
-    return module.net.cpu().eval().float(), float(best.best_model_score)
+    module.net.cpu().eval().float()
+    return float(best.best_model_score)
 
 
 @torch.no_grad()
 def predict_logits(net: UtilityNet, copies: list[LabelledCopy], config: TrainConfig) -> Tensor:
-    """Logits (N, 2), float32, of copies as the predictor will see them."""
+    """Logits (N, 2), float32, on the CPU, of copies as the predictor will see them."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dataset = CopyDataset(copies, predictor_preprocess(config.side), config.scale_to, augment=False)
-    loader = DataLoader(dataset, config.batch_size)
-    return torch.cat([net(images) for images, _ in loader])
+    loader = DataLoader(dataset, config.batch_size, num_workers=config.workers)
+    net.to(device)
+    logits = torch.cat([net(images.to(device)).cpu() for images, _ in loader])
+    net.cpu()
+    return logits

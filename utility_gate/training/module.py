@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import cast
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.models.resnet import ResNet
 
 from utility_gate.errors import CheckpointError
+from utility_gate.split import digest_bytes
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -58,12 +60,19 @@ class UtilityNet(nn.Module):
         (downloaded or cached); anything else is a trunk saved by `utility-gate pretrain`.
 
         Raises:
-            CheckpointError: if the file does not hold a trunk.
+            CheckpointError: if the weights cannot be had, or the file does not hold a trunk.
         """
         if source == "scratch":
             return
         if source == "IMAGENET1K_V1":
-            state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
+            weights = ResNet18_Weights.IMAGENET1K_V1
+            try:
+                state = weights.get_state_dict(progress=True, check_hash=True)
+            except (OSError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"torchvision's ResNet-18 could not be downloaded ({error}); put {weights.url} "
+                    f"into {torch.hub.get_dir()}/checkpoints, or give --init a trunk or scratch"
+                ) from error
             state = {k: v for k, v in state.items() if not k.startswith("fc.")}
             self.trunk.resnet.load_state_dict(state)
             return
@@ -78,11 +87,11 @@ class UtilityNet(nn.Module):
             raise CheckpointError(f"{path}: expected a ResNet-18 trunk: {error}") from error
 
 
-def parameter_count(net: nn.Module) -> int:
-    """Number of trainable values."""
-    return sum(p.numel() for p in net.parameters() if p.requires_grad)
-
-
-def pick_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def describe_init(source: str) -> dict[str, str]:
+    """Where a trunk came from, for the card: a file's SHA-256 and what its maker recorded."""
+    path = Path(source)
+    if source in ("scratch", "IMAGENET1K_V1"):
+        return {"source": source}
+    with safe_open(path, framework="pt") as file:
+        recorded = file.metadata() or {}
+    return {"source": path.name, "sha256": digest_bytes(path.read_bytes()), **recorded}

@@ -40,7 +40,7 @@ def build_cache(roots: list[Path], folder: Path, side: int = 256) -> PhotoCache:
         TableError: if no photograph is found.
     """
     files = [(number, path) for number, root in enumerate(roots) for path in find_images([root])]
-    key = {"side": side, "files": [f"{n}:{path}:{path.stat().st_size}" for n, path in files]}
+    key = {"side": side, "files": [_identity(number, path) for number, path in files]}
     index = folder / "index.json"
     if index.exists():
         stored = json.loads(index.read_text())
@@ -79,6 +79,11 @@ def build_cache(roots: list[Path], folder: Path, side: int = 256) -> PhotoCache:
     index.write_text(json.dumps(stored))
     log.info("%d photographs cached in %s (%d files seen)", len(digests), folder, len(files))
     return _open_cache(folder, stored)
+
+
+def _identity(number: int, path: Path) -> str:
+    status = path.stat()
+    return f"{number}:{path}:{status.st_size}:{status.st_mtime_ns}"
 
 
 def _open_cache(folder: Path, stored: dict[str, Any]) -> PhotoCache:

@@ -11,18 +11,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from utility_gate.checkpoint import Card, Weights, save_card
-from utility_gate.errors import ConfigError
+from utility_gate.checkpoint import CARD, Card, Weights, save_card
+from utility_gate.errors import ConfigError, ImageError
 from utility_gate.images import Pixels, decode
 from utility_gate.split import digest_bytes
 from utility_gate.tables import read_metadata
 from utility_gate.training.calibrate import choose_thresholds, fit_temperature
 from utility_gate.training.config import TrainConfig
-from utility_gate.training.dataset import load_sides, predictor_preprocess
-from utility_gate.training.evaluate import side_counts
+from utility_gate.training.dataset import count_labels, load_sides, predictor_preprocess
 from utility_gate.training.export import conformance_vectors, export_onnx, synthetic_photo
-from utility_gate.training.fit import fit, predict_logits
-from utility_gate.training.module import USEFUL
+from utility_gate.training.fit import build_net, fit, predict_logits
+from utility_gate.training.module import USEFUL, describe_init
 
 log = logging.getLogger(__name__)
 
@@ -53,14 +52,16 @@ def train(
         CheckpointError: if `config.init` or the export cannot be used.
     """
     # 1. Refuse the impossible before anything is computed.
-    if (out / "card.json").exists():
+    if (out / CARD).exists():
         raise ConfigError(f"{out}: holds a predictor already; choose another folder")
+    net = build_net(config)
     photos = [synthetic_photo(), *(_shrink(path) for path in conformance_photos)]
     # 2. Copies, made again and checked against the table.
     sides = load_sides(labels, images, config.targets, config.validation_fraction)
-    log.info("copies: %s", side_counts(sides))
+    counts = count_labels(labels, config.validation_fraction)
+    log.info("copies: %s", counts)
     # 3. Fit; the epoch with the best validation AUROC is kept.
-    net, auroc = fit(config, sides.train, sides.validation, out)
+    auroc = fit(net, config, sides.train, sides.validation, out)
     # 4. Calibrate and choose thresholds on validation copies.
     logits = predict_logits(net, sides.validation, config)
     truth = torch.tensor([int(copy.target) for copy in sides.validation])
@@ -83,11 +84,13 @@ def train(
         thresholds=thresholds,
         training={
             "config": config.model_dump() | {"init": Path(config.init).name},
+            "init": describe_init(config.init),
             "labels": [
                 {"sha256": digest_bytes(table.read_bytes()), **read_metadata(table)}
                 for table in labels
             ],
-            "copies": side_counts(sides),
+            "copies": counts,
+            "trained_on": len(sides.train),
             "validation_auroc": auroc,
             "packages": {package: version(package) for package in _PACKAGES},
         },
@@ -99,6 +102,9 @@ def train(
 
 def _shrink(path: Path) -> Pixels:
     """A photograph small enough for a card: its longer side 192 pixels."""
-    image = Image.fromarray(decode(path.read_bytes()).pixels)
+    try:
+        image = Image.fromarray(decode(path.read_bytes()).pixels)
+    except (OSError, ImageError) as error:
+        raise ConfigError(f"{path}: expected a photograph for conformance: {error}") from error
     image.thumbnail((_CONFORMANCE_SIDE, _CONFORMANCE_SIDE))
     return np.asarray(image)
