@@ -380,3 +380,16 @@ def test_the_predictors_preprocessing_is_the_trained_one(trained: Path) -> None:
     card = UtilityPredictor.load(trained).card
     assert card.preprocess == predictor_preprocess(48)
     assert dataclasses.is_dataclass(card.preprocess)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_training_uses_the_gpu(tables: Path, tmp_path: Path) -> None:
+    torch.cuda.reset_peak_memory_stats()
+    config = load_config("best", **(TINY | {"precision": "bf16-mixed"}))
+    train(
+        config, [tables / "labels.parquet"], tables, tmp_path / "predictor", name="gpu",
+        release="1",
+    )  # fmt: skip
+    assert torch.cuda.max_memory_allocated() > 40e6  # the network's weights alone
+    assert UtilityPredictor.load(tmp_path / "predictor").card.name == "gpu"
