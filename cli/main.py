@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         stream=sys.stderr,
     )
+    for name in ("lightning", "lightning.pytorch", "onnx_ir", "onnxscript"):
+        logging.getLogger(name).setLevel(logging.DEBUG if options.verbose else logging.WARNING)
     try:
         code: int = options.run(options)
     except UtilityGateError as error:
