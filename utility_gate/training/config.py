@@ -16,17 +16,23 @@ from utility_gate.errors import ConfigError
 class TrainConfig(BaseModel):
     """One recipe.
 
+    `arch` is the trunk: the paper's ResNet-18, or MobileNet-v2. `init` as
+    `UtilityNet.initialize`.
+
     `targets` "unanimous" trains on decided copies alone (the paper); "votes" adds undecided
     copies on which at least one network voted, with the soft target
-    1/2 + (useful - non-useful votes) / (2 networks). `learning_rate` is the head's; the trunk's
-    is `trunk_rate` times it. `init` as `UtilityNet.initialize`. `side` is the input in pixels;
-    `epoch_samples` copies, balanced (see `balanced_sampler`), make an epoch; with the constant
-    schedule training stops after `patience` epochs without a better validation AUROC. `threads` 0
-    leaves torch's own number.
+    1/2 + (useful - non-useful votes) / (2 networks).
+
+    `learning_rate` is the head's; the trunk's is `trunk_rate` times it. `epoch_samples` copies,
+    balanced (see `balanced_sampler`), make an epoch; with the constant schedule training stops
+    after `patience` epochs without a better validation AUROC. `side` is the input in pixels,
+    `scale_to` the decoder's floor, `min_side` the smallest side judged. `threads` 0 leaves
+    torch's own number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    arch: Literal["resnet18", "mobilenet_v2"] = "resnet18"
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
     trunk_rate: float = Field(default=0.3, gt=0, le=1)

@@ -94,7 +94,7 @@ def build_net(config: TrainConfig) -> UtilityNet:
         CheckpointError: if `config.init` cannot be had.
     """
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    net = UtilityNet(config.dropout)
+    net = UtilityNet(config.arch, config.dropout)
     net.initialize(config.init)
     return net.to(memory_format=torch.channels_last)
 

@@ -1,7 +1,9 @@
-"""The predictor's network: torchvision's ResNet-18 with two outputs."""
+"""The predictor's network: a torchvision trunk, by default ResNet-18, with two outputs."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -9,7 +11,13 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.models import (
+    MobileNet_V2_Weights,
+    ResNet18_Weights,
+    WeightsEnum,
+    mobilenet_v2,
+    resnet18,
+)
 from torchvision.models.resnet import ResNet
 
 from utility_gate.errors import CheckpointError
@@ -43,13 +51,59 @@ class ResNet18Trunk(nn.Module):
         return self.feature_map(images).mean((2, 3))
 
 
-class UtilityNet(nn.Module):
-    """ResNet-18 with two logits, (non-useful, useful), as the paper's section IV has it."""
+class MobileNetV2Trunk(nn.Module):
+    """MobileNet-v2 (Sandler et al., 2018) without its classifier."""
 
-    def __init__(self, dropout: float = 0.0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.trunk = ResNet18Trunk()
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(512, 2))
+        self.features = mobilenet_v2(weights=None).features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised float to pooled features (N, 1280)."""
+        return cast(Tensor, self.features(images).mean((2, 3)))
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A trunk, its number of features, and torchvision's ImageNet weights for it."""
+
+    make_trunk: Callable[[], nn.Module]
+    features: int
+    weights: WeightsEnum
+
+    def imagenet_state(self) -> dict[str, Tensor]:
+        """torchvision's weights, downloaded or cached, named as in the trunk.
+
+        Raises:
+            CheckpointError: if they cannot be had.
+        """
+        try:
+            state = self.weights.get_state_dict(progress=True, check_hash=True)
+        except (OSError, RuntimeError) as error:
+            raise CheckpointError(
+                f"torchvision's weights could not be downloaded ({error}); put {self.weights.url} "
+                f"into {torch.hub.get_dir()}/checkpoints, or give --init a trunk or scratch"
+            ) from error
+        trunk = self.make_trunk()
+        prefix = "resnet." if isinstance(trunk, ResNet18Trunk) else ""
+        wanted = trunk.state_dict().keys()
+        return {prefix + k: v for k, v in state.items() if prefix + k in wanted}
+
+
+ARCHITECTURES = {
+    "resnet18": Architecture(ResNet18Trunk, 512, ResNet18_Weights.IMAGENET1K_V1),
+    "mobilenet_v2": Architecture(MobileNetV2Trunk, 1280, MobileNet_V2_Weights.IMAGENET1K_V1),
+}
+
+
+class UtilityNet(nn.Module):
+    """A trunk with two logits, (non-useful, useful); the paper's section IV has a ResNet-18."""
+
+    def __init__(self, arch: str = "resnet18", dropout: float = 0.0) -> None:
+        super().__init__()
+        self.architecture = ARCHITECTURES[arch]
+        self.trunk = self.architecture.make_trunk()
+        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.architecture.features, 2))
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) normalised float to logits (N, 2)."""
@@ -65,16 +119,7 @@ class UtilityNet(nn.Module):
         if source == "scratch":
             return
         if source == "IMAGENET1K_V1":
-            weights = ResNet18_Weights.IMAGENET1K_V1
-            try:
-                state = weights.get_state_dict(progress=True, check_hash=True)
-            except (OSError, RuntimeError) as error:
-                raise CheckpointError(
-                    f"torchvision's ResNet-18 could not be downloaded ({error}); put {weights.url} "
-                    f"into {torch.hub.get_dir()}/checkpoints, or give --init a trunk or scratch"
-                ) from error
-            state = {k: v for k, v in state.items() if not k.startswith("fc.")}
-            self.trunk.resnet.load_state_dict(state)
+            self.trunk.load_state_dict(self.architecture.imagenet_state())
             return
         path = Path(source)
         if not path.exists():
@@ -84,7 +129,7 @@ class UtilityNet(nn.Module):
         try:
             self.trunk.load_state_dict(load_file(path))
         except Exception as error:
-            raise CheckpointError(f"{path}: expected a ResNet-18 trunk: {error}") from error
+            raise CheckpointError(f"{path}: expected a trunk of this network: {error}") from error
 
 
 def describe_init(source: str) -> dict[str, str]:
