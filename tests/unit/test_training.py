@@ -151,6 +151,8 @@ def test_evaluation_puts_the_trivial_gates_beside_it(trained: Path, tables: Path
     for estimate in (predictor.balanced_accuracy, predictor.auroc):
         assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
     assert result.useful == result.non_useful == result.undecided == result.sources
+    assert list(quality.by_set) == ["."]
+    assert quality.by_set["."].auroc == 1.0
     assert set(result.tables) == {"labels.parquet", "observations.parquet"}
     text = to_markdown(result)
     assert "tiny 9" in text

@@ -49,14 +49,26 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class SetResult:
+    """One gate on one source set."""
+
+    useful: int
+    non_useful: int
+    balanced_accuracy: float
+    auroc: float
+
+
+@dataclass(frozen=True, slots=True)
 class GateResult:
-    """One gate on the test side; `threshold` is on its own score, useful at or above."""
+    """One gate on the test side; `threshold` is on its own score, useful at or above. `by_set`
+    has the folders of the sources (the first part of their paths) that hold both classes."""
 
     name: str
     threshold: float
     balanced_accuracy: Estimate
     auroc: Estimate
     resaved_balanced_accuracy: float | None
+    by_set: dict[str, SetResult]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +124,7 @@ def evaluate(
     known = sides.train
     known_labels, test_labels = _labels(known), _labels(sides.test)
     sources = np.array([copy.label.source for copy in sides.test])
+    folders = np.array([source.split("/")[0] if "/" in source else "." for source in sources])
     utilities = _utilities(predictor, [copy.data for copy in sides.test])
     resaved = [Jpeg(RESAVED_QUALITY).apply(decode(copy.data).pixels) for copy in sides.test]
     resaved_utilities = _utilities(predictor, resaved)
@@ -132,7 +145,20 @@ def evaluate(
         auroc = _bootstrap(
             lambda rows: _auroc(scores[rows], test_labels[rows]), sources, test_labels
         )
-        return GateResult(name, threshold, accuracy, auroc, again)
+        by_set = {}
+        for folder in np.unique(folders):
+            rows = folders == folder
+            useful = int(test_labels[rows].sum())
+            if 0 < useful < rows.sum():
+                by_set[str(folder)] = SetResult(
+                    useful=useful,
+                    non_useful=int(rows.sum()) - useful,
+                    balanced_accuracy=balanced_accuracy(
+                        scores[rows] >= threshold, test_labels[rows]
+                    ),
+                    auroc=_auroc(scores[rows], test_labels[rows]),
+                )
+        return GateResult(name, threshold, accuracy, auroc, again, by_set)
 
     quality_threshold = best_threshold(_qualities([c.data for c in known]), known_labels)
     gates = [
@@ -185,6 +211,21 @@ def to_markdown(evaluation: Evaluation) -> str:
             f"| {gate.name} | {accuracy.value:.1%} ({accuracy.low:.1%} to {accuracy.high:.1%}) "
             f"| {auroc.value:.3f} ({auroc.low:.3f} to {auroc.high:.3f}) | {shown} |"
         )
+    sets = evaluation.gates[0].by_set
+    if len(sets) > 1:
+        lines += [
+            "",
+            "| source set | copies | gate | balanced accuracy | AUROC |",
+            "|---|---|---|---|---|",
+        ]
+    for name in sets if len(sets) > 1 else ():
+        for gate in evaluation.gates:
+            part = gate.by_set[name]
+            copies = f"{part.useful} useful, {part.non_useful} non-useful"
+            lines.append(
+                f"| {name} | {copies} | {gate.name} | {part.balanced_accuracy:.1%} | "
+                f"{part.auroc:.3f} |"
+            )
     lines += [
         "",
         f"Calibration error (ECE, {ECE_BINS} bins): {evaluation.ece_balanced:.3f} with the classes "
