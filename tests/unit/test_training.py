@@ -35,6 +35,7 @@ from utility_gate.training.evaluate import (
     evaluate,
     to_markdown,
 )
+from utility_gate.training.fit import build_net
 from utility_gate.training.module import ResNet18Trunk, UtilityNet, describe_init
 from utility_gate.training.photos import build_cache
 from utility_gate.training.train import train
@@ -127,6 +128,19 @@ def test_the_export_computes_what_the_safetensors_do(trained: Path) -> None:
     with torch.inference_mode():
         expected = (net(images) / predictor.card.temperature).softmax(1)[:, 1].numpy()
     assert predictor.predict(crops) == pytest.approx(expected, abs=0.01)
+
+
+def test_a_head_can_be_trained_on_a_frozen_mobilenet(tables: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    config = load_config("embedded", **(TINY | {"epochs": 1}))
+    start = build_net(config).trunk.state_dict()
+    out = tmp_path / "predictor"
+    train(config, [tables / "labels.parquet"], tables, out, name="frozen", release="1")
+    trained = load_file(out / "model.safetensors")
+    assert all(torch.equal(trained[f"trunk.{name}"], value) for name, value in start.items())
+    assert "head.2.weight" in trained
+    assert UtilityPredictor.load(out).card.training["config"]["arch"] == "mobilenet_v2"
 
 
 def test_an_existing_predictor_is_not_overwritten(trained: Path, tables: Path) -> None:

@@ -23,7 +23,7 @@ class TrainConfig(BaseModel):
     copies on which at least one network voted, with the soft target
     1/2 + (useful - non-useful votes) / (2 networks).
 
-    `learning_rate` is the head's; the trunk's is `trunk_rate` times it. `epoch_samples` copies,
+    `learning_rate` is the head's; the trunk's is `trunk_rate` times it, 0 freezes it. `epoch_samples` copies,
     balanced (see `balanced_sampler`), make an epoch; with the constant schedule training stops
     after `patience` epochs without a better validation AUROC. `side` is the input in pixels,
     `scale_to` the decoder's floor, `min_side` the smallest side judged. `threads` 0 leaves
@@ -35,7 +35,7 @@ class TrainConfig(BaseModel):
     arch: Literal["resnet18", "mobilenet_v2"] = "resnet18"
     optimizer: Literal["sgd", "adamw"] = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
-    trunk_rate: float = Field(default=0.3, gt=0, le=1)
+    trunk_rate: float = Field(default=0.3, ge=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: float = Field(default=0.02, ge=0)
     schedule: Literal["constant", "onecycle"] = "onecycle"

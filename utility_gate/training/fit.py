@@ -67,7 +67,8 @@ class UtilityModule(lightning.LightningModule):
         groups: list[dict[str, Any]] = [
             {"params": self.net.trunk.parameters(), "lr": rates[0]},
             {"params": self.net.head.parameters(), "lr": rates[1]},
-        ]
+        ][0 if config.trunk_rate else 1 :]
+        rates = rates[-len(groups) :]
         optimizer: torch.optim.Optimizer
         if config.optimizer == "sgd":
             optimizer = torch.optim.SGD(
@@ -96,6 +97,8 @@ def build_net(config: TrainConfig) -> UtilityNet:
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     net = UtilityNet(config.arch, config.dropout)
     net.initialize(config.init)
+    if config.trunk_rate == 0:
+        net.freeze_trunk()
     return net.to(memory_format=torch.channels_last)
 
 

@@ -52,15 +52,26 @@ class ResNet18Trunk(nn.Module):
 
 
 class MobileNetV2Trunk(nn.Module):
-    """MobileNet-v2 (Sandler et al., 2018) without its classifier."""
+    """How surely MobileNet-v2 (Sandler et al., 2018), classifier included, recognises an image.
+
+    The features are the ten largest class log-probabilities, the logarithm of the sum and the
+    standard deviation of all logits, the largest probability p, log(1 - p), and the negative
+    entropy of the ten.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = mobilenet_v2(weights=None).features
+        self.net = mobilenet_v2(weights=None)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised float to pooled features (N, 1280)."""
-        return cast(Tensor, self.features(images).mean((2, 3)))
+        """(N, 3, H, W) normalised float to features (N, 15)."""
+        logits = self.net(images)
+        energy = logits.logsumexp(1, keepdim=True)
+        largest = logits.topk(10).values - energy
+        p = largest[:, :1].exp()
+        entropy = (largest.exp() * largest).sum(1, keepdim=True)
+        spread = logits.std(1, keepdim=True)
+        return torch.cat([largest, energy, spread, p, (1 - p + 1e-4).log(), entropy], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +96,14 @@ class Architecture:
                 f"into {torch.hub.get_dir()}/checkpoints, or give --init a trunk or scratch"
             ) from error
         trunk = self.make_trunk()
-        prefix = "resnet." if isinstance(trunk, ResNet18Trunk) else ""
+        prefix = "resnet." if isinstance(trunk, ResNet18Trunk) else "net."
         wanted = trunk.state_dict().keys()
         return {prefix + k: v for k, v in state.items() if prefix + k in wanted}
 
 
 ARCHITECTURES = {
     "resnet18": Architecture(ResNet18Trunk, 512, ResNet18_Weights.IMAGENET1K_V1),
-    "mobilenet_v2": Architecture(MobileNetV2Trunk, 1280, MobileNet_V2_Weights.IMAGENET1K_V1),
+    "mobilenet_v2": Architecture(MobileNetV2Trunk, 15, MobileNet_V2_Weights.IMAGENET1K_V1),
 }
 
 
@@ -103,7 +114,25 @@ class UtilityNet(nn.Module):
         super().__init__()
         self.architecture = ARCHITECTURES[arch]
         self.trunk = self.architecture.make_trunk()
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.architecture.features, 2))
+        # The features of a trunk differ in scale; the head sees all of them alike.
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(self.architecture.features, affine=False),
+            nn.Dropout(dropout),
+            nn.Linear(self.architecture.features, 2),
+        )
+        self.frozen = False
+
+    def freeze_trunk(self) -> None:
+        """Train the head alone from now on; the trunk's statistics stay as they are too."""
+        self.frozen = True
+        self.trunk.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> UtilityNet:
+        """Training mode, but for a frozen trunk."""
+        super().train(mode)
+        if self.frozen:
+            self.trunk.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, S, S) normalised float to logits (N, 2)."""
