@@ -23,11 +23,11 @@ class TrainConfig(BaseModel):
     copies on which at least one network voted, with the soft target
     1/2 + (useful - non-useful votes) / (2 networks).
 
-    `learning_rate` is the head's; the trunk's is `trunk_rate` times it, 0 freezes it. `epoch_samples` copies,
-    balanced (see `balanced_sampler`), make an epoch; with the constant schedule training stops
-    after `patience` epochs without a better validation AUROC. `side` is the input in pixels,
-    `scale_to` the decoder's floor, `min_side` the smallest side judged. `threads` 0 leaves
-    torch's own number.
+    `learning_rate` is the head's; the trunk's is `trunk_rate` times it, 0 freezes it.
+    `epoch_samples` copies, balanced (see `balanced_sampler`), make an epoch; with the constant
+    schedule training stops after `patience` epochs without a better validation AUROC. `side` is
+    the input in pixels, `scale_to` the decoder's floor, `min_side` the smallest side judged.
+    `threads` 0 leaves torch's own number.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

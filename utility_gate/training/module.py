@@ -81,6 +81,8 @@ class Architecture:
     make_trunk: Callable[[], nn.Module]
     features: int
     weights: WeightsEnum
+    standardize: bool
+    """Whether the features differ in scale, so that the head should see all of them alike."""
 
     def imagenet_state(self) -> dict[str, Tensor]:
         """torchvision's weights, downloaded or cached, named as in the trunk.
@@ -102,8 +104,8 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "resnet18": Architecture(ResNet18Trunk, 512, ResNet18_Weights.IMAGENET1K_V1),
-    "mobilenet_v2": Architecture(MobileNetV2Trunk, 15, MobileNet_V2_Weights.IMAGENET1K_V1),
+    "resnet18": Architecture(ResNet18Trunk, 512, ResNet18_Weights.IMAGENET1K_V1, False),
+    "mobilenet_v2": Architecture(MobileNetV2Trunk, 15, MobileNet_V2_Weights.IMAGENET1K_V1, True),
 }
 
 
@@ -114,11 +116,12 @@ class UtilityNet(nn.Module):
         super().__init__()
         self.architecture = ARCHITECTURES[arch]
         self.trunk = self.architecture.make_trunk()
-        # The features of a trunk differ in scale; the head sees all of them alike.
+        features = self.architecture.features
+        standardize = nn.BatchNorm1d(features, affine=False)
         self.head = nn.Sequential(
-            nn.BatchNorm1d(self.architecture.features, affine=False),
+            standardize if self.architecture.standardize else nn.Identity(),
             nn.Dropout(dropout),
-            nn.Linear(self.architecture.features, 2),
+            nn.Linear(features, 2),
         )
         self.frozen = False
 
