@@ -107,6 +107,12 @@ def test_mistakes_are_messages(arguments: list[str], code: int, message: str) ->
     assert "Traceback" not in done.stderr
 
 
+def test_a_reader_that_has_seen_enough_is_no_error(brightness_predictor: Path) -> None:
+    command = f"{sys.executable} -m cli.main card --json --predictor {brightness_predictor} | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+
+
 def test_neither_client_nor_predictor_nor_server_imports_torch() -> None:
     program = (
         "import utility_gate.client, utility_gate.predictor, server.app, cli.main, sys; "
@@ -250,7 +256,7 @@ class TestEmbedded:
     @pytest.fixture
     def photos(self, tmp_path: Path) -> list[Path]:
         paths = []
-        for name in ("chelsea", "coffee", "rocket"):
+        for name in ("chelsea", "coffee"):
             paths.append(tmp_path / f"{name}.png")
             paths[-1].write_bytes(encode(getattr(photographs, name)(), "PNG"))
         return paths
@@ -261,13 +267,15 @@ class TestEmbedded:
             utilities = [line["utility"] for line in lines(done.stdout)]
             assert len(utilities) == 3
             assert utilities == sorted(utilities, reverse=True), photo.name
+            assert utilities[0] > 0.9
+            assert utilities[0] > utilities[2]
 
     def test_the_demo_runs_and_ends_with_0(self) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "examples.demo"], capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("chelsea") == 7
+        assert done.stdout.count("chelsea") == 6
         assert "mean utility by quality" in done.stdout
 
 

@@ -117,6 +117,12 @@ def test_a_trained_predictor_serves_without_torch_and_says_where_it_came_from(
     assert (trained / "model.safetensors").exists()
 
 
+def test_the_export_tells_nothing_of_the_machine_that_made_it(trained: Path) -> None:
+    data = (trained / "model.onnx").read_bytes()
+    for trace in (b".py", b"stack_trace", str(Path(__file__).parents[2]).encode()):
+        assert trace not in data
+
+
 def test_the_export_computes_what_the_safetensors_do(trained: Path) -> None:
     from safetensors.torch import load_file
 

@@ -54,7 +54,7 @@ def export_onnx(net: UtilityNet, side: int, folder: Path) -> Path:
     if program is None:
         raise CheckpointError("torch.onnx.export gave no program")
     model = program.model_proto
-    onnx.save(_store_half(model), str(path))
+    onnx.save(_store_half(strip_traces(model)), str(path))
     difference = compare_with_torch(net, path, side)
     log.info("%s differs from torch by at most %.2g in a logit", path, difference)
     if difference > LOGIT_TOLERANCE:
@@ -72,6 +72,18 @@ def compare_with_torch(net: UtilityNet, path: Path, side: int) -> float:
     with torch.inference_mode():
         expected = net(torch.from_numpy(images)).numpy()
     return float(np.abs(exported - expected).max())
+
+
+def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Without what the exporter notes of the machine it ran on: file paths, source lines."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for weight in graph.initializer:
+        weight.ClearField("metadata_props")
+        weight.ClearField("doc_string")
+    return model
 
 
 def _store_half(model: onnx.ModelProto) -> onnx.ModelProto:
