@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from labelers.networks import Probabilities
-from utility_gate.errors import NetworkError, TableError
+from labelers.truth import check_class
+from utility_gate.errors import NetworkError
 from utility_gate.types import Observation
 
 
@@ -42,12 +43,7 @@ def to_observations(
         NetworkError: if a row is no probability distribution.
         TableError: if the true class is none of the network's.
     """
-    classes = probabilities.shape[1]
-    if not 0 <= source.true_class < classes:
-        raise TableError(
-            f"{source.path}: expected a class index in 0..{classes - 1} for {network}, got "
-            f"{source.true_class}"
-        )
+    check_class(source.path, source.true_class, network, probabilities.shape[1])
     if not np.isfinite(probabilities).all():
         raise NetworkError(f"{network}: expected finite probabilities for {source.path}")
     predicted = probabilities.argmax(axis=1)

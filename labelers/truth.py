@@ -58,8 +58,16 @@ def check_classes(truth: list[Truth], network: str, classes: int) -> None:
         TableError: naming the first such image.
     """
     for row in truth:
-        if not 0 <= row.true_class < classes:
-            raise TableError(
-                f"{row.path}: expected a class index in 0..{classes - 1} for {network}, got "
-                f"{row.true_class}"
-            )
+        check_class(row.path, row.true_class, network, classes)
+
+
+def check_class(path: str, true_class: int, network: str, classes: int) -> None:
+    """Refuse a class that a network does not have.
+
+    Raises:
+        TableError: naming the image.
+    """
+    if not 0 <= true_class < classes:
+        raise TableError(
+            f"{path}: expected a class index in 0..{classes - 1} for {network}, got {true_class}"
+        )

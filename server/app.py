@@ -43,6 +43,8 @@ class GateServer:
         self.metrics = GateMetrics()
         self.port = 0
         self.web_port = 0
+        self._ready = False
+        self.metrics.ready.set_function(lambda: float(self._ready))
         self._started = time.perf_counter()
 
     async def start(self) -> None:
@@ -55,9 +57,8 @@ class GateServer:
         # 1. Whoever asks finds us alive and not ready.
         self._health = HealthServicer(SERVICE)
         await self._health.report(serving=False)
-        self.metrics.ready.set(0)
         self._web = WebServer(
-            self.settings.host, self.settings.web_port, self.metrics.registry, self._is_ready
+            self.settings.host, self.settings.web_port, self.metrics.registry, lambda: self._ready
         )
         self.web_port = self._web.port
         # 2. The workers and the service, still without a gate.
@@ -73,7 +74,7 @@ class GateServer:
             await self._close(grace=0)
             raise
         # 4. Ready.
-        self.metrics.ready.set(1)
+        self._ready = True
         await self._health.report(serving=True)
         log.info("ready after %.1f s", time.perf_counter() - self._started)
 
@@ -81,7 +82,7 @@ class GateServer:
         """Drain and end; what was accepted is finished within `grace_seconds`."""
         # 1. Balancers and probes are told first, while calls are still taken.
         log.info("draining for %.1f s", self.settings.drain_seconds)
-        self.metrics.ready.set(0)
+        self._ready = False
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(self.settings.drain_seconds)
         # 2. Streams take no further image; those who watch our health have seen the end of it.
@@ -107,9 +108,6 @@ class GateServer:
             "alive": f"{web}/healthz",
             "ready": f"{web}/readyz",
         }
-
-    def _is_ready(self) -> bool:
-        return bool(self.metrics.registry.get_sample_value("utility_gate_ready"))
 
     def _load_gate(self) -> Gate:
         predictors = {}

@@ -328,7 +328,7 @@ def test_the_trunk_starts_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     save_file(trunk.state_dict(), tmp_path / "trunk.safetensors")
     net = UtilityNet()
     net.initialize(str(tmp_path / "trunk.safetensors"))
-    assert torch.equal(net.trunk.resnet.conv1.weight, trunk.resnet.conv1.weight)
+    assert torch.equal(net.trunk.net.conv1.weight, trunk.net.conv1.weight)
     save_file({"x": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(CheckpointError, match="expected a trunk of this network"):
         net.initialize(str(tmp_path / "other.safetensors"))
@@ -342,7 +342,7 @@ def test_the_trunk_starts_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
     monkeypatch.setattr(type(weights), "get_state_dict", lambda self, **_: state)
     net.initialize("IMAGENET1K_V1")
-    assert torch.equal(net.trunk.resnet.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
+    assert torch.equal(net.trunk.net.layer4[1].conv2.weight, state["layer4.1.conv2.weight"])
 
 
 def test_a_trunk_can_be_distilled(tmp_path: Path) -> None:
@@ -357,9 +357,9 @@ def test_a_trunk_can_be_distilled(tmp_path: Path) -> None:
         samples=8, batch_size=4, side=32, workers=0, threads=1,
     )  # fmt: skip
     net = UtilityNet()
-    before = net.trunk.resnet.conv1.weight.clone()
+    before = net.trunk.net.conv1.weight.clone()
     net.initialize(str(distill(config, spec)))
-    assert not torch.equal(net.trunk.resnet.conv1.weight, before)
+    assert not torch.equal(net.trunk.net.conv1.weight, before)
 
     made_from = describe_init(str(config.out))
     assert made_from["teacher_sha256"] == digest_bytes((tmp_path / "net.onnx").read_bytes())

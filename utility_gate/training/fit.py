@@ -9,7 +9,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
@@ -63,12 +63,12 @@ class UtilityModule(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         """The optimizer with its schedule; the trunk learns slower than the head."""
         config = self.config
-        rates = [config.learning_rate * config.trunk_rate, config.learning_rate]
+        parts: list[tuple[nn.Module, float]] = [(self.net.head, config.learning_rate)]
+        if not self.net.frozen:
+            parts.insert(0, (self.net.trunk, config.learning_rate * config.trunk_rate))
         groups: list[dict[str, Any]] = [
-            {"params": self.net.trunk.parameters(), "lr": rates[0]},
-            {"params": self.net.head.parameters(), "lr": rates[1]},
-        ][0 if config.trunk_rate else 1 :]
-        rates = rates[-len(groups) :]
+            {"params": part.parameters(), "lr": rate} for part, rate in parts
+        ]
         optimizer: torch.optim.Optimizer
         if config.optimizer == "sgd":
             optimizer = torch.optim.SGD(
@@ -80,7 +80,7 @@ class UtilityModule(lightning.LightningModule):
             return optimizer
         schedule = torch.optim.lr_scheduler.OneCycleLR(
             optimizer,
-            rates,
+            [rate for _, rate in parts],
             total_steps=int(self.trainer.estimated_stepping_batches),
             pct_start=0.2,
             cycle_momentum=False,

@@ -37,12 +37,12 @@ class ResNet18Trunk(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.resnet: ResNet = resnet18(weights=None)
-        self.resnet.fc = cast(nn.Linear, nn.Identity())
+        self.net: ResNet = resnet18(weights=None)
+        self.net.fc = cast(nn.Linear, nn.Identity())
 
     def feature_map(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) normalised float to (N, 512, H/32, W/32)."""
-        net = self.resnet
+        net = self.net
         x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
         return cast(Tensor, net.layer4(net.layer3(net.layer2(net.layer1(x)))))
 
@@ -76,7 +76,8 @@ class MobileNetV2Trunk(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A trunk, its number of features, and torchvision's ImageNet weights for it."""
+    """A trunk that holds torchvision's network as its `net`, its number of features, and
+    torchvision's ImageNet weights for it."""
 
     make_trunk: Callable[[], nn.Module]
     features: int
@@ -97,10 +98,8 @@ class Architecture:
                 f"torchvision's weights could not be downloaded ({error}); put {self.weights.url} "
                 f"into {torch.hub.get_dir()}/checkpoints, or give --init a trunk or scratch"
             ) from error
-        trunk = self.make_trunk()
-        prefix = "resnet." if isinstance(trunk, ResNet18Trunk) else "net."
-        wanted = trunk.state_dict().keys()
-        return {prefix + k: v for k, v in state.items() if prefix + k in wanted}
+        wanted = self.make_trunk().state_dict().keys()
+        return {f"net.{k}": v for k, v in state.items() if f"net.{k}" in wanted}
 
 
 ARCHITECTURES = {
