@@ -1,79 +1,93 @@
-"""Compress pristine images, let networks look at the copies, write observations and labels.
+"""Degrade pristine images, let networks look at the copies, write observations and labels.
 
---images is the folder of pristine images, --truth a CSV with the columns path and class_index,
---networks a TOML file that describes ONNX classifiers. What is done with them stands in --config.
+--images is the folder of pristine images. --truth is a CSV with the columns path and class_index
+(classification) or a COCO instances file (detection); there is none where the configuration says
+reference = "pristine". --networks is a TOML file that describes ONNX networks. What is done with
+them stands in --config. A run that was stopped goes on where it stood when it is started again.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import tomllib
-from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cli.progress import Progress
-from utility_gate.errors import ConfigError
-from utility_gate.types import Label
+
+if TYPE_CHECKING:
+    from labelers.run import LabelJob
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `utility-gate label`."""
     parser.add_argument("--config", type=Path, required=True, metavar="FILE.toml")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--truth", type=Path, required=True, metavar="FILE.csv")
+    parser.add_argument("--truth", type=Path, metavar="FILE")
     parser.add_argument("--networks", type=Path, metavar="FILE.toml")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--engine", choices=["local", "ray"], default="local",
+        help="processes on this machine, or actors on a Ray cluster",
+    )  # fmt: skip
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--keep-copies", type=Path, metavar="DIR", help="also store the degraded copies here"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would be done and how long it will take"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
-    """Label and print the counts by quality."""
-    from labelers.run import LabelConfig  # pyarrow comes with the extras label and train
+    """Label and print the counts by degradation."""
+    from cli.labels import print_counts  # pyarrow comes with the extras label and train
+    from labelers.config import load_label_config
+    from labelers.run import LabelJob
     from labelers.run import run as run_job
 
-    config = LabelConfig(
+    job = LabelJob(
+        config=load_label_config(options.config),
         images=options.images,
         truth=options.truth,
         out=options.out,
         networks_file=options.networks,
+        keep_copies=options.keep_copies,
+        engine=options.engine,
         workers=options.workers,
-        **_read_config(options.config),
     )
+    if options.dry_run:
+        return _dry_run(job)
     with Progress("images") as progress:
-        result = run_job(config, progress)
-    _print_counts(result.labels)
-    print(f"{result.observations} observations, {len(result.labels)} labels in {config.out}")
+        result = run_job(job, progress)
+    print_counts(result.labels)
+    for number, round_ in enumerate(result.rounds, 1):
+        sides = "; ".join(
+            f"{c.side} {c.useful} useful, {c.non_useful} non-useful" for c in round_.counts
+        )
+        print(f"balancing, round {number}: {round_.augmented} augmented sources; now {sides}")
+    print(f"{result.observations} observations, {len(result.labels)} labels in {job.out}")
+    if not result.observed:
+        print("all of it was there already; nothing was computed")
+    elif result.busy_seconds:
+        share = result.forward_seconds / result.busy_seconds
+        print(f"{result.observed} sources observed; the networks took {share:.0%} of the time")
     if result.skipped:
-        print(f"{len(result.skipped)} images left out, see {config.out / 'skipped.csv'}")
+        print(f"{len(result.skipped)} images left out, see {job.out / 'skipped.csv'}")
     return 0
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    from labelers.rules import CcspRule
+def _dry_run(job: LabelJob) -> int:
+    from labelers.plan import plan
 
-    known = {"networks", "observe_only", "qualities", "rule"}
-    try:
-        table = tomllib.loads(path.read_text())
-        unknown = set(table) - known
-        if unknown:
-            raise ConfigError(f"{path}: expected only {sorted(known)}, got {sorted(unknown)}")
-        if "rule" in table:
-            table["rule"] = CcspRule(**table["rule"])
-        for name in ("networks", "observe_only", "qualities"):
-            if name in table:
-                table[name] = tuple(table[name])
-    except (OSError, tomllib.TOMLDecodeError, TypeError, ValueError) as error:
-        raise ConfigError(f"{path}: not a labelling configuration: {error}") from error
-    if "networks" not in table:
-        raise ConfigError(f"{path}: expected networks = [...], found none")
-    return table
-
-
-def _print_counts(labels: list[Label]) -> None:
-    counts = Counter((label.quality, label.label) for label in labels)
-    print(f"{'quality':>8} {'useful':>8} {'non-useful':>11} {'undecided':>10}")
-    for quality in sorted({label.quality for label in labels}, reverse=True):
-        row = [counts[quality, value] for value in (1, 0, None)]
-        print(f"{quality:>8} {row[0]:>8} {row[1]:>11} {row[2]:>10}")
+    made = plan(job)
+    print(f"{made.sources} sources, {made.done} of them observed already")
+    print(f"{made.copies} copies of each: {', '.join(made.degradations)}")
+    print(f"{len(made.networks)} networks: {', '.join(made.networks)}")
+    print(f"{made.observations} observations, about {made.megabytes:.1f} MB")
+    if made.timed:
+        print(
+            f"about {made.seconds / 60:.0f} min on {job.workers} workers: "
+            f"{made.seconds_each:.1f} s a source, measured on {made.timed}"
+        )
+    return 0

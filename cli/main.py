@@ -19,6 +19,8 @@ COMMANDS = {
     "health": "ask a running gate whether it is ready",
     "card": "print what is known of a predictor, with its recorded measurements",
     "label": "make observations and labels from pristine images",
+    "relabel": "apply other thresholds to stored observations",
+    "export": "labels as CSV or as WebDataset shards",
     "pretrain": "teach a ResNet-18 to see, from unlabelled photographs",
     "train": "train, calibrate and export a predictor from labels",
     "evaluate": "measure a predictor on held-out images beside the trivial gates",

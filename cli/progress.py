@@ -13,15 +13,19 @@ class Progress:
     def __init__(self, unit: str) -> None:
         self._unit = unit
         self._started = self._printed = time.monotonic()
+        self._before: int | None = None
 
     def __call__(self, done: int, total: int) -> None:
         """Report progress."""
         now = time.monotonic()
+        if self._before is None or done < self._before:
+            # What was done before (or in the round before) says nothing about the speed of now.
+            self._before, self._started = done, now
         interval = 1.0 if sys.stderr.isatty() else 30.0
         if now - self._printed < interval and done < total:
             return
         self._printed = now
-        rate = done / max(now - self._started, 1e-9)
+        rate = (done - self._before) / max(now - self._started, 1e-9)
         left = (total - done) / rate if rate else 0.0
         end = "\r" if sys.stderr.isatty() and done < total else "\n"
         print(

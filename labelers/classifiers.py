@@ -1,65 +1,70 @@
-"""Softmax probabilities to observations."""
+"""Classifiers: softmax probabilities to observations."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
 
 import numpy as np
 
-from labelers.networks import Probabilities
-from labelers.truth import check_class
+from labelers.images import ImageBatch
+from labelers.networks import Classifier, Probabilities
+from labelers.truth import Truth, check_class
+from utility_gate.degrade import View
 from utility_gate.errors import NetworkError
-from utility_gate.types import Observation
+from utility_gate.types import Copy, Observation
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A pristine image with its true class: `path` as in the table, digest of the file."""
+class ClassifierLook:
+    """One classifier looking at the copies of one source, batch after batch, the pristine image
+    first. Without a true class what it says of the pristine image is taken for true.
 
-    path: str
-    digest: str
-    true_class: int
+    Raises:
+        TableError: if the true class is none of the network's.
+    """
 
+    def __init__(self, network: Classifier, truth: Truth) -> None:
+        check_class(truth, network)
+        self._network, self._true_class = network, truth.true_class
+        self.forward_seconds = 0.0
 
-@dataclass(frozen=True, slots=True)
-class Copy:
-    """One copy of a source as the networks saw it; `quality` None is the source itself."""
+    def look(self, copies: list[Copy], views: list[View], images: ImageBatch) -> list[Observation]:
+        """One observation per copy.
 
-    degradation: str
-    quality: int | None
-    digest: str
+        Raises:
+            NetworkError: if the network's output is no probability distribution.
+        """
+        del views  # where a copy's pixels lie in the source does not matter to a class
+        inputs = self._network.prepare(images)
+        started = time.perf_counter()
+        probabilities = self._network.forward(inputs)
+        self.forward_seconds += time.perf_counter() - started
+        if self._true_class is None:
+            self._true_class = int(probabilities[0].argmax())
+        return to_observations(copies, self._network, probabilities, self._true_class)
 
 
 def to_observations(
-    source: Source,
-    copies: list[Copy],
-    network: str,
-    network_digest: str,
-    probabilities: Probabilities,
+    copies: list[Copy], network: Classifier, probabilities: Probabilities, true_class: int
 ) -> list[Observation]:
     """One observation per copy from the rows of `probabilities` (copies, classes).
 
     Raises:
         NetworkError: if a row is no probability distribution.
-        TableError: if the true class is none of the network's.
     """
-    check_class(source.path, source.true_class, network, probabilities.shape[1])
     if not np.isfinite(probabilities).all():
-        raise NetworkError(f"{network}: expected finite probabilities for {source.path}")
+        raise NetworkError(
+            f"{network.name}: expected finite probabilities for {copies[0].source}, got others"
+        )
     predicted = probabilities.argmax(axis=1)
     return [
         Observation(
-            source=source.path,
-            source_digest=source.digest,
-            degradation=copy.degradation,
-            quality=copy.quality,
-            image_digest=copy.digest,
-            network=network,
-            network_digest=network_digest,
-            true_class=source.true_class,
+            **copy.fields(),
+            network=network.name,
+            network_digest=network.digest,
+            true_class=true_class,
             predicted_class=int(best),
             top1=min(float(row[best]), 1.0),
-            ccsp=min(float(row[source.true_class]), 1.0),
+            ccsp=min(float(row[true_class]), 1.0),
         )
         for copy, row, best in zip(copies, probabilities, predicted, strict=True)
     ]

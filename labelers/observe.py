@@ -1,46 +1,212 @@
-"""One source image through the ladder and past every network; no engine, no tables."""
+"""One source image through its degradations and past every network; no engine, no files out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from labelers.classifiers import Copy, Source, to_observations
-from labelers.networks import Classifier
-from utility_gate.degrade import PRISTINE, Jpeg
+import numpy as np
+import pyarrow as pa
+
+from labelers.classifiers import ClassifierLook
+from labelers.config import LabelConfig
+from labelers.copies import keep_copy
+from labelers.detectors import DetectorLook
+from labelers.images import ImageBatch
+from labelers.networks import Classifier, Network, open_network
+from labelers.truth import Truth
+from utility_gate.augment import parse
+from utility_gate.degrade import PRISTINE, Degradation, View, to_json
+from utility_gate.errors import CorruptImageError, ImageError
+from utility_gate.files import digest_bytes
 from utility_gate.images import DecodeLimits, Pixels, decode
-from utility_gate.split import digest_bytes
-from utility_gate.types import Observation
+from utility_gate.tables import OBSERVATION_SCHEMAS, to_table
+from utility_gate.types import Copy
+
+BATCH_PIXELS = 40_000_000
+"""Copies of large photographs go past the networks in several batches, or memory would run out."""
 
 
-def observe_source(
-    path: str,
-    data: bytes,
-    true_class: int,
-    degradations: Sequence[Jpeg],
-    networks: Sequence[Classifier],
-    limits: DecodeLimits | None = None,
-) -> list[Observation]:
-    """Observations of the pristine image and of each degraded copy by each network.
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """One source to be observed: `number` in the job's order, what is true of it, how it is
+    augmented first ("" for not at all), and which copies are made."""
 
-    Every copy is encoded once and decoded once, and shared by the networks.
+    number: int
+    truth: Truth
+    augmentation: str
+    degradations: tuple[Degradation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A source's observations (columns of its task), and the seconds that the networks' forward
+    passes took of `seconds`."""
+
+    number: int
+    source_digest: str
+    table: pa.Table
+    forward_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A source that could not be observed, and why; digest None if it could not be read."""
+
+    number: int
+    source_digest: str | None
+    reason: str
+
+
+Outcome = Observed | Skipped
+Look = ClassifierLook | DetectorLook
+Shown = tuple[Copy, View, Pixels]
+"""A copy, the part of the source that it shows, and its pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class ObserverSpec:
+    """All that a process needs to observe: pickled to workers, wherever they are."""
+
+    config: LabelConfig
+    images: Path
+    networks_file: Path | None = None
+    category_names: tuple[tuple[int, str], ...] = ()
+    keep_copies: Path | None = None
+
+
+class Observer:
+    """Holds the opened networks of one process.
 
     Raises:
-        ImageError: if `data` is no image.
-        NetworkError: if a network's output is unusable.
-        TableError: if `true_class` is none of a network's classes.
+        NetworkError: if a network cannot be opened.
     """
-    source = Source(path, digest_bytes(data), true_class)
-    pristine = decode(data, limits).pixels
-    copies = [Copy(PRISTINE, None, source.digest)]
-    images: list[Pixels] = [pristine]
-    for degradation in degradations:
-        encoded = degradation.apply(pristine)
-        copies.append(Copy(degradation.name, degradation.quality, digest_bytes(encoded)))
-        images.append(decode(encoded, limits).pixels)
-    return [
-        observation
-        for network in networks
-        for observation in to_observations(
-            source, copies, network.name, network.digest, network.probabilities(images)
+
+    def __init__(self, spec: ObserverSpec) -> None:
+        self.spec = spec
+        self.networks = open_networks(spec.config, spec.networks_file)
+
+    def observe(self, item: WorkItem) -> Outcome:
+        """Read, decode, degrade and look; an image that cannot be read is skipped.
+
+        Raises:
+            NetworkError: if a network's output is unusable.
+            TableError: if the true class is none of a network's, or a copy cannot be kept.
+        """
+        started = time.perf_counter()
+        digest = None
+        try:
+            data = (self.spec.images / item.truth.path).read_bytes()
+            digest = digest_bytes(data)
+            pixels = _decode_source(data, item.truth)
+        except (OSError, ImageError) as error:
+            # The message must not hang on where the images lie: tables are compared by byte.
+            reason = str(error).replace(str(self.spec.images / item.truth.path), item.truth.path)
+            return Skipped(item.number, digest, reason)
+        pixels, truth = _augment(pixels, item.truth, item.augmentation)
+        looks = [_start(network, truth, self.spec) for network in self.networks]
+        rows: list[list[Any]] = [[] for _ in looks]
+        for batch in _batches(_copies(item, digest, pixels, self.spec.keep_copies)):
+            copies, views = [copy for copy, _, _ in batch], [view for _, view, _ in batch]
+            images = ImageBatch([image for _, _, image in batch])
+            for look, own in zip(looks, rows, strict=True):
+                own += look.look(copies, views, images)
+        table = to_table(
+            (row for own in rows for row in own), OBSERVATION_SCHEMAS[self.spec.config.task]
         )
+        return Observed(
+            item.number,
+            digest,
+            table,
+            forward_seconds=sum(look.forward_seconds for look in looks),
+            seconds=time.perf_counter() - started,
+        )
+
+
+def open_networks(config: LabelConfig, networks_file: Path | None) -> list[Network]:
+    """The voters, then those that only look on.
+
+    Raises:
+        NetworkError: if one cannot be opened.
+    """
+    return [
+        open_network(name, networks_file, config.task, config.temperature.get(name, 1.0))
+        for name in (*config.networks, *config.observe_only)
     ]
+
+
+def _decode_source(data: bytes, truth: Truth) -> Pixels:
+    image = decode(data, DecodeLimits())
+    if truth.size is not None and truth.size != (image.width, image.height):
+        raise CorruptImageError(
+            f"expected {truth.size[0]} x {truth.size[1]} pixels as in the ground truth, got "
+            f"{image.width} x {image.height}"
+        )
+    return image.pixels
+
+
+def _start(network: Network, truth: Truth, spec: ObserverSpec) -> Look:
+    if isinstance(network, Classifier):
+        return ClassifierLook(network, truth)
+    names = dict(spec.category_names)
+    return DetectorLook(network, truth, names, spec.config.reference_score)
+
+
+def _augment(pixels: Pixels, truth: Truth, augmentation: str) -> tuple[Pixels, Truth]:
+    if not augmentation:
+        return pixels, truth
+    chosen = parse(augmentation)
+    if truth.boxes is not None and truth.categories is not None:
+        height, width = pixels.shape[:2]
+        boxes, kept = chosen.boxes(np.array(truth.boxes).reshape(-1, 4), width, height)
+        truth = replace(
+            truth,
+            boxes=tuple((x0, y0, x1, y1) for x0, y0, x1, y1 in boxes[kept].tolist()),
+            categories=tuple(c for c, keep in zip(truth.categories, kept, strict=True) if keep),
+        )
+    return chosen.apply(pixels), truth
+
+
+def _batches(shown: Iterable[Shown]) -> Iterator[list[Shown]]:
+    """So many copies at a time as `BATCH_PIXELS` allows, at least one."""
+    batch: list[Shown] = []
+    total = 0
+    for one in shown:
+        size = one[2].shape[0] * one[2].shape[1]
+        if batch and total + size > BATCH_PIXELS:
+            yield batch
+            batch, total = [], 0
+        batch.append(one)
+        total += size
+    yield batch
+
+
+def _copies(item: WorkItem, digest: str, pixels: Pixels, keep: Path | None) -> Iterator[Shown]:
+    """The pristine image, then each copy: encoded once, decoded once."""
+    height, width = pixels.shape[:2]
+    pristine = Copy(
+        source=item.truth.path,
+        source_digest=digest,
+        augmentation=item.augmentation,
+        degradation=PRISTINE,
+        parameters="{}",
+        quality=None,
+        image_digest=digest_bytes(pixels.tobytes()) if item.augmentation else digest,
+    )
+    yield pristine, (0.0, 0.0, float(width), float(height)), pixels
+    for degradation in item.degradations:
+        encoded = degradation.apply(pixels, pristine.key)
+        copy = replace(
+            pristine,
+            degradation=degradation.name,
+            parameters=to_json(degradation),
+            quality=degradation.quality,
+            image_digest=digest_bytes(encoded),
+        )
+        if keep is not None:
+            keep_copy(keep, copy.image_digest, encoded)
+        yield copy, degradation.view(width, height, pristine.key), decode(encoded).pixels

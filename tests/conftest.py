@@ -10,17 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from server.app import GateServer
 from server.settings import GateSettings
+from tests.networks import pooled_network
 from utility_gate.checkpoint import Card, ConformanceVector, Weights, save_card
 from utility_gate.client import GateClient
+from utility_gate.files import digest_bytes
 from utility_gate.preprocess import Preprocess
-from utility_gate.split import digest_bytes
 from utility_gate.types import Thresholds
 
 
@@ -54,23 +53,8 @@ def jpeg(photo: np.ndarray) -> bytes:
 
 def brightness_network() -> bytes:
     """An ONNX network whose useful logit is mean red: bright images are useful."""
-    weight = numpy_helper.from_array(np.array([[0, 1], [0, 0], [0, 0]], np.float32), "w")
-    bias = numpy_helper.from_array(np.array([0, 0], np.float32), "b")
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["images"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["flat"]),
-        helper.make_node("Gemm", ["flat", "w", "b"], ["logits"]),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "brightness",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, 32, 32])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2])],
-        [weight, bias],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    onnx.checker.check_model(model)
-    return model.SerializeToString()
+    weight = np.array([[0, 1], [0, 0], [0, 0]])
+    return pooled_network(weight, np.zeros(2), 32, name="images")
 
 
 def save_brightness_predictor(folder: Path, **changes: Any) -> Path:

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from utility_gate.errors import CheckpointError
+from utility_gate.files import digest_bytes
 from utility_gate.preprocess import Preprocess
-from utility_gate.split import digest_bytes
 from utility_gate.types import PredictorInfo, Thresholds
 
 CARD = "card.json"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import onnxruntime as ort
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -54,33 +55,112 @@ class OnnxClassifierSpec(BaseModel):
         )
 
 
+class DetectorOutputs(BaseModel):
+    """Names of a detector's outputs: boxes (1, N, 4), classes and scores (1, N), and, if N is
+    padded, `count` (1,), how many of them are real."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    boxes: str
+    classes: str
+    scores: str
+    count: str | None = None
+
+
+class OnnxDetectorSpec(BaseModel):
+    """One TOML table `[name]` with `task = "detection"`: a detector stored as ONNX.
+
+    The image is resized to `input` x `input` without regard to its sides' ratio, or taken as it
+    is where `input` is missing; then (x - mean) / std of 0-255 values. It looks at one image at a
+    time. Boxes come in `box_order`, in parts of the image ("image") or in pixels of the input
+    ("input"). `class_offset` is added to the classes that come out; `categories` names the
+    classes that then stand for something: "coco" for the 90 ids of COCO, or a list of names, the
+    first of them class 0. `ap` and `ap50` (measured) and `source` are for people.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    file: Path
+    task: Literal["detection"] = "detection"
+    input: int | None = Field(default=None, gt=0, le=4096)
+    batch: Literal[1] = 1
+    layout: Literal["nchw", "nhwc"] = "nhwc"
+    order: Literal["rgb", "bgr"] = "rgb"
+    dtype: Literal["float32", "uint8"] = "uint8"
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    resampling: Resampling = Resampling.BILINEAR
+    outputs: DetectorOutputs
+    box_order: Literal["yxyx", "xyxy"] = "yxyx"
+    box_unit: Literal["image", "input"] = "image"
+    class_offset: int = 0
+    categories: Literal["coco"] | tuple[str, ...] = "coco"
+    ap: float | None = None
+    ap50: float | None = None
+    source: str | None = None
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """Order, layout, type and normalisation of its input; the geometry is `input`'s."""
+        side = self.input or 1
+        return Preprocess(
+            resize=side,
+            crop=side,
+            mean=self.mean,
+            std=self.std,
+            order=self.order,
+            layout=self.layout,
+            dtype=self.dtype,
+            resampling=self.resampling,
+        )
+
+
+Spec = TypeVar("Spec", OnnxClassifierSpec, OnnxDetectorSpec)
+
+
 def load_specs(path: Path) -> dict[str, OnnxClassifierSpec]:
     """The classifiers of a networks file, by name; entries of other tasks are left out.
 
     Raises:
         NetworkError: if the file cannot be read or an entry is not valid.
     """
+    return _load(path, "classification", OnnxClassifierSpec)
+
+
+def load_detector_specs(path: Path) -> dict[str, OnnxDetectorSpec]:
+    """The detectors of a networks file, by name; entries of other tasks are left out.
+
+    Raises:
+        NetworkError: if the file cannot be read or an entry is not valid.
+    """
+    return _load(path, "detection", OnnxDetectorSpec)
+
+
+def _load(path: Path, task: str, kind: type[Spec]) -> dict[str, Spec]:
     try:
         tables = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise NetworkError(f"{path}: expected a TOML file of networks: {error}") from error
-    specs: dict[str, OnnxClassifierSpec] = {}
+    specs: dict[str, Spec] = {}
     for name, table in tables.items():
         if not isinstance(table, dict):
             raise NetworkError(f"{path}: expected a table [{name}], got {table!r}")
-        if table.get("task", "classification") != "classification":
+        if table.get("task", "classification") != task:
             continue
         try:
-            spec = OnnxClassifierSpec(name=name, **table)
+            spec = kind(name=name, **table)
             spec.preprocess  # noqa: B018 - refuse impossible preprocessing while reading
         except (ValidationError, ValueError, TypeError) as error:
-            raise NetworkError(f"{path}: [{name}] is not a classifier entry: {error}") from error
+            raise NetworkError(f"{path}: [{name}] is not a {task} entry: {error}") from error
         specs[name] = spec.model_copy(update={"file": path.parent / spec.file})
     return specs
 
 
-def open_session(model: Path | bytes, threads: int = 1) -> ort.InferenceSession:
-    """An ONNX Runtime CPU session with `threads` threads inside one run.
+def open_session(
+    model: Path | bytes, threads: int = 1, providers: Sequence[str] = ("CPUExecutionProvider",)
+) -> ort.InferenceSession:
+    """An ONNX Runtime session with `threads` threads inside one run, by default on the CPU.
 
     Raises:
         NetworkError: if the model cannot be loaded.
@@ -93,7 +173,7 @@ def open_session(model: Path | bytes, threads: int = 1) -> ort.InferenceSession:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = model if isinstance(model, bytes) else str(model)
     try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types here
         name = "the model" if isinstance(model, bytes) else model
         raise NetworkError(f"{name}: ONNX Runtime cannot load it: {error}") from error

@@ -3,17 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 TEST_FRACTION = 0.2
 """Share of source images held out for testing (the paper's 80-20, section V)."""
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
-
-
-def digest_bytes(data: bytes) -> str:
-    """SHA-256 of `data`, 64 hex digits."""
-    return hashlib.sha256(data).hexdigest()
 
 
 def unit_hash(*parts: str) -> float:
@@ -31,12 +23,3 @@ def split_of(source_digest: str) -> str:
     re-encoded copies of itself.
     """
     return "test" if unit_hash("split", source_digest) < TEST_FRACTION else "train"
-
-
-def find_images(roots: list[Path]) -> list[Path]:
-    """Every image file below `roots` (files or folders), in sorted order."""
-    found: set[Path] = set()
-    for root in roots:
-        candidates = root.rglob("*") if root.is_dir() else [root]
-        found.update(p for p in candidates if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
-    return sorted(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass
+from typing import Any
 
 
 class Decision(enum.StrEnum):
@@ -149,20 +150,44 @@ class GateInfo:
     formats: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What one classifier said about one copy of one source image.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """One image as networks see it: a source, augmented or not, degraded or not.
 
-    `quality` is the JPEG quality of the copy, None for the pristine image. `ccsp` is the softmax
-    probability of the true class, `top1` that of the predicted one, both in [0, 1]. Digests are
-    SHA-256 in hex: of the source file, of the copy's bytes, of the network's weights file.
+    `augmentation` is the name of what was done to the source first (`utility_gate.augment`), ""
+    for nothing. `degradation` and `parameters` (canonical JSON) say how the copy was made
+    (`utility_gate.degrade`); "none" and "{}" stand for the pristine image. `quality` is the JPEG
+    quality of the last compression, None where that was no JPEG. Digests are SHA-256 in hex: of
+    the source file and of the copy's bytes (of the pixels for an augmented, undegraded source,
+    which has no file).
     """
 
     source: str
     source_digest: str
+    augmentation: str = ""
     degradation: str
+    parameters: str
     quality: int | None
     image_digest: str
+
+    @property
+    def key(self) -> str:
+        """What a random degradation draws by: the same for all copies of one (augmented) source."""
+        return self.source_digest + self.augmentation
+
+    def fields(self) -> dict[str, Any]:
+        """A copy's own fields by name, for values that extend it."""
+        return {name: getattr(self, name) for name in Copy.__dataclass_fields__}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation(Copy):
+    """What one classifier said about one copy.
+
+    `ccsp` is the softmax probability of the true class, `top1` that of the predicted one, both
+    in [0, 1]; `network_digest` is the SHA-256 of its weights.
+    """
+
     network: str
     network_digest: str
     true_class: int
@@ -180,20 +205,43 @@ class Observation:
         return self.predicted_class == self.true_class
 
 
-@dataclass(frozen=True, slots=True)
-class Label:
-    """The ensemble's word on one degraded copy: 1 useful, 0 non-useful, None undecided.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionObservation(Copy):
+    """What one detector said about one copy; lists run over its detections, surest first.
 
-    `split` is "train" or "test", the same for all copies of a source.
+    `boxes` are xyxy in pixels of the source, upright, wherever the copy shows them; `scores` are
+    in [0, 1], `classes` in the network's own numbering. `objects` holds for each detection the
+    number of the reference object of its class that it overlaps most, -1 if it overlaps none;
+    `ious` that overlap, 0 to 1. `reference_objects` counts the objects there were to be found.
     """
 
-    source: str
-    source_digest: str
+    network: str
+    network_digest: str
+    reference_objects: int
+    boxes: list[list[float]]
+    classes: list[int]
+    scores: list[float]
+    objects: list[int]
+    ious: list[float]
+
+    def __post_init__(self) -> None:
+        lengths = {len(x) for x in (self.boxes, self.classes, self.scores, self.objects, self.ious)}
+        _require(len(lengths) == 1, "lists of one length", lengths)
+        _require(all(map(is_probability, self.scores)), "scores in [0, 1]", self.scores)
+        _require(all(map(is_probability, self.ious)), "ious in [0, 1]", self.ious)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Label(Copy):
+    """The ensemble's word on one degraded copy: 1 useful, 0 non-useful, None undecided.
+
+    `utility` is the mean of Eq. 2 over the networks that can judge the copy, None if none can.
+    `split` is "train" or "test", the same for all copies of a source, augmented or not.
+    """
+
     split: str
-    degradation: str
-    quality: int
-    image_digest: str
     label: int | None
+    utility: float | None
     useful_votes: int
     non_useful_votes: int
     networks: int

@@ -198,7 +198,7 @@ def test_serve_with_a_predictor_that_fails_never_becomes_ready(tmp_path: Path) -
 @pytest.mark.slow
 def test_label_train_evaluate_and_serve_as_the_readme_says(tmp_path: Path) -> None:
     """The whole chain on drawn images and two ONNX networks that look at sharpness."""
-    from tests.sharpness_network import save_sharpness_networks
+    from tests.networks import save_sharpness_networks
 
     images = tmp_path / "images"
     images.mkdir()
@@ -282,6 +282,17 @@ class TestEmbedded:
 def test_help_says_what_each_command_is_for() -> None:
     done = utility_gate("--help")
     assert done.returncode == 0
-    for name in ("assess", "serve", "health", "card", "label", "pretrain", "train", "evaluate"):
+    for name in (
+        "assess",
+        "serve",
+        "health",
+        "card",
+        "label",
+        "relabel",
+        "export",
+        "pretrain",
+        "train",
+        "evaluate",
+    ):
         assert name in done.stdout
         assert utility_gate(name, "--help").returncode == 0

@@ -69,7 +69,7 @@ def test_weights_must_be_onnx_beside_the_card(tmp_path: Path, name: str) -> None
 
 
 def test_weights_that_are_no_network_are_refused(tmp_path: Path) -> None:
-    from utility_gate.split import digest_bytes
+    from utility_gate.files import digest_bytes
 
     folder = save_brightness_predictor(tmp_path)
     (folder / "model.onnx").write_bytes(b"junk")

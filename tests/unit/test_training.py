@@ -11,14 +11,21 @@ import torch
 from safetensors.torch import save_file
 
 from tests.conftest import draw, encode
-from tests.unit.test_labelers import save_colour_network
-from utility_gate.degrade import Jpeg
+from tests.networks import save_colour_network
+from utility_gate.degrade import Jpeg, to_json
 from utility_gate.errors import CheckpointError, ConfigError, NetworkError, TableError
+from utility_gate.files import digest_bytes
 from utility_gate.images import decode
 from utility_gate.networks import load_specs
 from utility_gate.predictor import UtilityPredictor
-from utility_gate.split import digest_bytes, split_of
-from utility_gate.tables import read_labels, write_labels, write_observations
+from utility_gate.split import split_of
+from utility_gate.tables import (
+    CLASSIFICATION_SCHEMA,
+    read_labels,
+    to_table,
+    write_labels,
+    write_table,
+)
 from utility_gate.training.calibrate import choose_thresholds, fit_temperature
 from utility_gate.training.config import load_config
 from utility_gate.training.dataset import (
@@ -48,10 +55,12 @@ METADATA = {"voters": ["x", "y"], "networks": {"x": 1, "y": 2}, "rule": {"t_high
 def label(**changes: object) -> Label:
     values = {
         "source": "a.png", "source_digest": "0" * 64, "split": "train", "degradation": "jpeg",
-        "quality": 50, "image_digest": "1" * 64, "label": None, "useful_votes": 0,
-        "non_useful_votes": 0, "networks": 3,
+        "quality": 50, "image_digest": "1" * 64, "label": None, "utility": None,
+        "useful_votes": 0, "non_useful_votes": 0, "networks": 3,
     }  # fmt: skip
-    return Label(**(values | changes))  # type: ignore[arg-type]
+    values |= changes
+    values.setdefault("parameters", to_json(Jpeg(values["quality"])))  # type: ignore[arg-type]
+    return Label(**values)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +84,13 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
             )  # fmt: skip
             observations.append(
                 Observation(
-                    f"{number}.png", digest, "jpeg", quality, copy, "small", "2" * 64, 1, 1,
-                    quality / 100, quality / 100,
+                    **labels[-1].fields(), network="small", network_digest="2" * 64, true_class=1,
+                    predicted_class=1, top1=quality / 100, ccsp=quality / 100,
                 )
             )  # fmt: skip
     write_labels(labels, folder / "labels.parquet", METADATA)
-    write_observations(observations, folder / "observations.parquet", {})
+    table = to_table(observations, CLASSIFICATION_SCHEMA)
+    write_table(table, folder / "observations.parquet", {})
     return folder
 
 
@@ -220,7 +230,11 @@ def test_further_tables_add_to_training_alone(tables: Path, tmp_path: Path) -> N
     for row in rows[::3]:
         pixels = decode((tables / row.source).read_bytes()).pixels
         digest = digest_bytes(Jpeg(7).apply(pixels))
-        more.append(dataclasses.replace(row, quality=7, label=0, image_digest=digest))
+        more.append(
+            dataclasses.replace(
+                row, quality=7, parameters=to_json(Jpeg(7)), label=0, image_digest=digest
+            )
+        )
     write_labels(more, tmp_path / "more.parquet", METADATA)
     one = load_sides([tables / "labels.parquet"], tables, "unanimous", 0.3)
     both = [tables / "labels.parquet", tmp_path / "more.parquet"]

@@ -12,10 +12,11 @@ from tests.conftest import draw, encode
 from utility_gate import wire
 from utility_gate.degrade import DEFAULT_QUALITIES, Jpeg, ladder
 from utility_gate.errors import GateProtocolError
+from utility_gate.files import find_images
 from utility_gate.images import decode, encode_jpeg
 from utility_gate.measure import MeasureLimits, estimate_jpeg_quality, libjpeg_luma, measure
 from utility_gate.preprocess import Preprocess
-from utility_gate.split import find_images, split_of, unit_hash
+from utility_gate.split import split_of, unit_hash
 from utility_gate.types import (
     Decision,
     GateInfo,

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, WeightedRandomSampler
 
-from utility_gate.degrade import Jpeg
-from utility_gate.errors import ImageError, TableError
+from utility_gate.errors import TableError
 from utility_gate.images import Pixels, decode
 from utility_gate.preprocess import Preprocess
-from utility_gate.split import digest_bytes, unit_hash
+from utility_gate.remake import remake_source
+from utility_gate.split import unit_hash
 from utility_gate.tables import read_labels, read_metadata
 from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD
 from utility_gate.types import Label
@@ -125,7 +125,7 @@ def _meaning(metadata: dict[str, Any]) -> dict[str, Any]:
     networks = metadata.get("networks", {})
     return {
         "voters": {name: networks.get(name) for name in metadata.get("voters", [])},
-        **{key: metadata.get(key) for key in ("rule", "operator", "test_fraction")},
+        **{key: metadata.get(key) for key in ("task", "rule", "reference", "test_fraction")},
     }
 
 
@@ -133,13 +133,14 @@ def _choose(
     tables: Sequence[Path], targets: Targets, validation_fraction: float
 ) -> Iterable[Label]:
     """The labels that some side takes; a copy in two tables counts once, with the first label."""
-    rows: dict[tuple[str, str, int], Label] = {}
+    rows: dict[tuple[str, ...], Label] = {}
     for number, table in enumerate(tables):
         for label in read_labels(table):
             held_out = label.split == "test" or is_validation(label, validation_fraction)
             wanted = "unanimous" if held_out else targets
             if (number == 0 or not held_out) and target_of(label, wanted) is not None:
-                rows.setdefault((label.source, label.degradation, label.quality), label)
+                key = (label.source, label.augmentation, label.degradation, label.parameters)
+                rows.setdefault(key, label)
     return rows.values()
 
 
@@ -154,25 +155,11 @@ def _check_classes(sides: Sides, tables: Sequence[Path], *, validated: bool) -> 
 
 
 def _remake(images: Path, source: str, labels: list[Label], targets: Targets) -> list[LabelledCopy]:
-    try:
-        data = (images / source).read_bytes()
-        pixels = decode(data).pixels
-    except (OSError, ImageError) as error:
-        raise TableError(f"{source}: expected this source below {images}: {error}") from error
-    if {digest_bytes(data)} != {label.source_digest for label in labels}:
-        raise TableError(f"{images / source}: is not the image that was labelled (SHA-256 differs)")
-    copies = []
-    for label in labels:
-        copy = Jpeg(label.quality).apply(pixels)
-        if digest_bytes(copy) != label.image_digest:
-            raise TableError(
-                f"{source} at quality {label.quality}: this Pillow encodes other bytes than the "
-                "one that labelled; label again, or install the version in the table's metadata"
-            )
-        target = target_of(label, targets)
-        if target is not None:
-            copies.append(LabelledCopy(label, copy, target))
-    return copies
+    made = zip(labels, remake_source(images, source, labels), strict=True)
+    aimed = ((label, copy, target_of(label, targets)) for label, copy in made)
+    return [
+        LabelledCopy(label, copy, target) for label, copy, target in aimed if target is not None
+    ]
 
 
 class CopyDataset(Dataset[tuple[Tensor, Tensor]]):

@@ -29,10 +29,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from utility_gate.errors import ConfigError, NetworkError
+from utility_gate.files import digest_bytes
 from utility_gate.images import Pixels, decode, encode_jpeg
 from utility_gate.networks import OnnxClassifierSpec, open_session
 from utility_gate.preprocess import Preprocess
-from utility_gate.split import digest_bytes
 from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD, ResNet18Trunk
 from utility_gate.training.photos import PhotoCache, build_cache
 

@@ -17,15 +17,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 import torch
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
 from utility_gate.degrade import Jpeg
 from utility_gate.errors import TableError
+from utility_gate.files import digest_bytes
 from utility_gate.images import decode
 from utility_gate.measure import estimate_jpeg_quality
 from utility_gate.predictor import UtilityPredictor
-from utility_gate.split import digest_bytes
 from utility_gate.tables import read_metadata, read_observations
 from utility_gate.training.dataset import LabelledCopy, count_labels, load_sides
 
@@ -256,12 +257,14 @@ def _qualities(images: list[bytes]) -> Scores:
 
 
 def _reference_confidence(observations: Path, reference: str) -> dict[str, float]:
-    rows = read_observations(observations)
-    own = {row.image_digest: row.top1 for row in rows if row.network == reference}
-    if not own:
-        names = sorted({row.network for row in rows})
+    if read_metadata(observations).get("task", "classification") != "classification":
+        raise TableError(f"{observations}: expected observations of classifiers for a reference")
+    table, _ = read_observations(observations, ["network", "image_digest", "top1"])
+    own = table.filter(pc.equal(table["network"].cast("string"), reference))
+    if not len(own):
+        names = sorted(set(table["network"].to_pylist()))
         raise TableError(f"{observations}: expected one of {names}, got {reference!r}")
-    return own
+    return dict(zip(own["image_digest"].to_pylist(), own["top1"].to_pylist(), strict=True))
 
 
 def _look_up(own: dict[str, float], copies: list[LabelledCopy], reference: str) -> Scores:

@@ -21,7 +21,7 @@ from torchvision.models import (
 from torchvision.models.resnet import ResNet
 
 from utility_gate.errors import CheckpointError
-from utility_gate.split import digest_bytes
+from utility_gate.files import digest_bytes
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from utility_gate.errors import ImageError, TableError
+from utility_gate.files import digest_bytes, find_images
 from utility_gate.images import Pixels, decode
 from utility_gate.preprocess import Preprocess
-from utility_gate.split import digest_bytes, find_images, split_of
+from utility_gate.split import split_of
 
 log = logging.getLogger(__name__)
 

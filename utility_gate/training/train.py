@@ -13,8 +13,8 @@ from PIL import Image
 
 from utility_gate.checkpoint import CARD, Card, Weights, save_card
 from utility_gate.errors import ConfigError, ImageError
+from utility_gate.files import digest_bytes
 from utility_gate.images import Pixels, decode
-from utility_gate.split import digest_bytes
 from utility_gate.tables import read_metadata
 from utility_gate.training.calibrate import choose_thresholds, fit_temperature
 from utility_gate.training.config import TrainConfig

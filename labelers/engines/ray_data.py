@@ -1,0 +1,82 @@
+"""Actors on a Ray cluster, or on a Ray of this machine's own, fed by Ray Data.
+
+Images, weights and --out lie on a file system that every node sees under the same path.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from labelers.observe import Observer, ObserverSpec, Outcome, WorkItem
+from utility_gate.errors import ConfigError, UtilityGateError
+
+try:
+    import ray
+    import ray.data
+except ImportError as _missing:
+    raise ConfigError("--engine ray needs Ray: pip install 'utility-gate[ray]'") from _missing
+
+BATCH = 2
+"""Sources per call of an actor."""
+
+
+class ObserverActor:
+    """One actor: opens the networks once, observes batch after batch."""
+
+    def __init__(self, spec: bytes) -> None:
+        self._observer = Observer(pickle.loads(spec))  # noqa: S301 - our own, from the driver
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        """Pickled items in, pickled outcomes out. Our own errors travel as outcomes, or Ray would
+        wrap them, and retry."""
+        return {"outcome": [pickle.dumps(self._observe(data)) for data in batch["item"]]}
+
+    def _observe(self, data: bytes) -> Outcome | UtilityGateError:
+        try:
+            return self._observer.observe(pickle.loads(data))  # noqa: S301 - from the driver
+        except UtilityGateError as error:
+            return error
+
+
+def observe_all(spec: ObserverSpec, items: Sequence[WorkItem], workers: int) -> Iterator[Outcome]:
+    """Observe `items` by `workers` actors, on GPUs if the cluster has any.
+
+    Raises:
+        NetworkError: if a network's output is unusable.
+    """
+    if not items:
+        return
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield from _stream(spec, items, workers)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _stream(spec: ObserverSpec, items: Sequence[WorkItem], workers: int) -> Iterator[Outcome]:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    gpus = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+    blocks = max(1, min(len(items), workers * 8, -(-len(items) // BATCH)))
+    rows = [{"item": pickle.dumps(item)} for item in items]
+    outcomes = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
+        ObserverActor,
+        fn_constructor_args=(pickle.dumps(spec),),
+        batch_size=BATCH,
+        num_cpus=1,
+        num_gpus=min(1.0, gpus / workers) if gpus else 0,
+        compute=ray.data.ActorPoolStrategy(size=min(workers, blocks)),
+    )
+    for row in outcomes.iter_rows():
+        outcome = pickle.loads(row["outcome"])  # noqa: S301 - from our own actors
+        if isinstance(outcome, UtilityGateError):
+            raise outcome
+        yield outcome

@@ -1,0 +1,95 @@
+"""Labels for those who read no Parquet: CSV, and WebDataset shards with the copies themselves."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, islice
+from pathlib import Path
+
+from labelers.copies import suffix_of
+from utility_gate.errors import TableError
+from utility_gate.remake import remake_source
+from utility_gate.tables import LABEL_SCHEMA, read_labels
+from utility_gate.types import Label
+
+Sample = tuple[Label, bytes]
+
+
+def export_csv(labels: Path, out: Path) -> int:
+    """All labels as CSV, the columns as in the Parquet table, undecided ones with an empty label;
+    returns the number of rows.
+
+    Raises:
+        TableError: if the table cannot be read or `out` not be written.
+    """
+    rows = read_labels(labels)
+    try:
+        with out.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, LABEL_SCHEMA.names)
+            writer.writeheader()
+            writer.writerows(dataclasses.asdict(row) for row in rows)
+    except OSError as error:
+        raise TableError(f"{out}: could not be written: {error}") from error
+    return len(rows)
+
+
+def export_webdataset(
+    labels: Path, images: Path, out: Path, shard_size: int = 1000, *, undecided: bool = False
+) -> int:
+    """Shards `<split>-000000.tar` of `shard_size` copies below `out`; returns how many copies.
+
+    Each sample is the copy, encoded as it was labelled (made again from its source, checked
+    against its SHA-256), `.cls` with the label and `.json` with the whole row. Undecided copies
+    are left out unless asked for; their `.cls` is -1. The same table gives the same bytes.
+
+    Raises:
+        TableError: if the table, a source or the encoder is not what it was, or a shard cannot
+            be written; no half shard is left.
+    """
+    rows = [row for row in read_labels(labels) if undecided or row.label is not None]
+    for split in ("train", "test"):
+        samples = _samples([row for row in rows if row.split == split], images)
+        for number in range(len(rows) // shard_size + 1):
+            shard = list(islice(samples, shard_size))
+            if shard:
+                _write_shard(shard, number * shard_size, out / f"{split}-{number:06d}.tar")
+    return len(rows)
+
+
+def _samples(rows: list[Label], images: Path) -> Iterator[Sample]:
+    by_source = ((source, list(own)) for source, own in groupby(rows, lambda row: row.source))
+    with ThreadPoolExecutor() as pool:
+        # A few sources at a time: all copies of a large set do not fit into memory.
+        while some := list(islice(by_source, 32)):
+            made = pool.map(lambda item: list(remake_source(images, *item)), some)
+            for (_, own), copies in zip(some, made, strict=True):
+                yield from zip(own, copies, strict=True)
+
+
+def _write_shard(samples: list[Sample], first: int, path: Path) -> None:
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for number, (label, copy) in enumerate(samples, first):
+                row = json.dumps(dataclasses.asdict(label), sort_keys=True)
+                number_text = "-1" if label.label is None else str(label.label)
+                _add(tar, f"{number:09d}.{suffix_of(copy)}", copy)
+                _add(tar, f"{number:09d}.cls", number_text.encode())
+                _add(tar, f"{number:09d}.json", row.encode())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise TableError(f"{path}: the shard could not be written: {error}") from error
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)  # no time, no owner: the same labels give the same bytes
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))

@@ -1,0 +1,43 @@
+"""The copies of one source as the networks take them; what two networks share is made once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from PIL import Image
+
+from utility_gate.images import Pixels
+from utility_gate.preprocess import Preprocess, Resampling
+
+_FILTERS = {
+    Resampling.BILINEAR: Image.Resampling.BILINEAR,
+    Resampling.BICUBIC: Image.Resampling.BICUBIC,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch:
+    """Decoded copies, HWC uint8 RGB of any sizes, with their crops and squares by geometry."""
+
+    pixels: list[Pixels]
+    _made: dict[tuple[object, ...], Pixels] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def crops(self, preprocess: Preprocess) -> Pixels:
+        """Resized central squares, (N, crop, crop, 3) uint8 RGB; see `Preprocess.crop_pixels`."""
+        key = ("crop", preprocess.resize, preprocess.crop, preprocess.resampling)
+        if key not in self._made:
+            self._made[key] = np.stack([preprocess.crop_pixels(p) for p in self.pixels])
+        return self._made[key]
+
+    def squares(self, side: int, resampling: Resampling) -> Pixels:
+        """Whole images resized to squares whatever their shape, (N, side, side, 3) uint8 RGB."""
+        key = ("square", side, resampling)
+        if key not in self._made:
+            size, filter_ = (side, side), _FILTERS[resampling]
+            squares = [np.asarray(Image.fromarray(p).resize(size, filter_)) for p in self.pixels]
+            self._made[key] = np.stack(squares)
+        return self._made[key]

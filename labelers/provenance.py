@@ -1,0 +1,87 @@
+"""How a table was made, to the last parameter: what stands in its metadata and in the manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from labelers.config import LabelConfig
+from labelers.networks import Network
+from labelers.truth import GroundTruth
+from utility_gate.degrade import describe
+from utility_gate.split import TEST_FRACTION
+
+PACKAGES = (
+    "utility-gate", "numpy", "onnxruntime", "pillow", "pyarrow", "torch", "torchvision",
+)  # fmt: skip
+"""Whatever has a say in the numbers."""
+
+
+def describe_job(
+    config: LabelConfig, networks: Sequence[Network], truth: GroundTruth
+) -> dict[str, Any]:
+    """Everything that decides the bytes of the tables, beside the images themselves. Two runs
+    that agree in it make the same rows of the same images."""
+    canonical = config.canonical()
+    return {
+        "task": config.task,
+        "voters": [network.name for network in networks[: len(config.networks)]],
+        "networks": {n.name: {"sha256": n.digest, **n.description} for n in networks},
+        "reference": config.reference,
+        "reference_score": config.reference_score,
+        "rule": canonical["rule"],
+        "degradations": [
+            {
+                "name": degradation.name,
+                "parameters": degradation.parameters,
+                "label": describe(degradation),
+                "encoder": degradation.encoder(),
+            }
+            for degradation in config.degradations()
+        ],
+        "config": canonical,
+        "config_sha256": config.digest(),
+        "truth_sha256": truth.digest,
+        "categories": {str(number): name for number, name in truth.names.items()},
+        "sources": len(truth.rows),
+        "test_fraction": TEST_FRACTION,
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def digest_job(job: dict[str, Any]) -> str:
+    """SHA-256 of a job's description, 64 hex digits."""
+    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
+
+
+def differences(before: Any, now: Any, path: str = "") -> list[str]:
+    """What differs between two descriptions, as "networks.vgg19.sha256: 12ab -> 34cd"."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for key in sorted(before.keys() | now.keys())
+            for line in differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    if before == now:
+        return []
+    return [f"{path}: {_short(before)} -> {_short(now)}"]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
+        value = [item.get("label", item) for item in value]
+    text = json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
