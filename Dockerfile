@@ -14,7 +14,7 @@ COPY cli ./cli
 RUN pip install -c constraints.txt .
 
 FROM build AS build-train
-RUN pip install -c constraints.txt '.[label,train]'
+RUN pip install -c constraints.txt '.[label,train,ray,report]'
 
 FROM python:3.11-slim-bookworm AS base
 RUN useradd --system --uid 10001 --no-create-home gate

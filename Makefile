@@ -51,6 +51,7 @@ docs: $(VENV)/.service  ## write docs/settings.md from the settings themselves
 
 bench: $(VENV)/.dev  ## run the benchmarks
 	$(BIN)/python -m benchmarks.gate
+	$(BIN)/python -m benchmarks.label
 
 constraints:  ## pin the newest versions that pyproject.toml allows
 	$(PYTHON) -m venv $(VENV)-resolve
@@ -70,7 +71,7 @@ $(VENV)/.service: pyproject.toml constraints.txt $(SOURCES) | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) -e '.[label,train,demo,dev]'
+	$(PIP) -e '.[label,train,ray,report,demo,dev]'
 	touch $@ $(VENV)/.service
 
 $(PROTO_VENV)/.made: tools/proto-requirements.txt

@@ -9,7 +9,7 @@ them stands in --config. A run that was stopped goes on where it stood when it i
 from __future__ import annotations
 
 import argparse
-import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--engine", choices=["local", "ray"], default="local",
         help="processes on this machine, or actors on a Ray cluster",
     )  # fmt: skip
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--workers", type=int, default=0, help="default: every core, or all of the cluster"
+    )
     parser.add_argument(
         "--keep-copies", type=Path, metavar="DIR", help="also store the degraded copies here"
     )
@@ -58,8 +60,12 @@ def run(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         return _dry_run(job)
-    with Progress("images") as progress:
-        result = run_job(job, progress)
+    try:
+        with Progress("images") as progress:
+            result = run_job(job, progress)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        raise
     print_counts(result.labels)
     for number, round_ in enumerate(result.rounds, 1):
         sides = "; ".join(
@@ -87,7 +93,7 @@ def _dry_run(job: LabelJob) -> int:
     print(f"{made.observations} observations, about {made.megabytes:.1f} MB")
     if made.timed:
         print(
-            f"about {made.seconds / 60:.0f} min on {job.workers} workers: "
+            f"about {made.seconds / 60:.0f} min on {made.workers} workers: "
             f"{made.seconds_each:.1f} s a source, measured on {made.timed}"
         )
     return 0

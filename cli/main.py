@@ -20,6 +20,7 @@ COMMANDS = {
     "card": "print what is known of a predictor, with its recorded measurements",
     "label": "make observations and labels from pristine images",
     "relabel": "apply other thresholds to stored observations",
+    "report": "a page about a labelling run: counts, curves, agreement, examples",
     "export": "labels as CSV or as WebDataset shards",
     "pretrain": "teach a ResNet-18 to see, from unlabelled photographs",
     "train": "train, calibrate and export a predictor from labels",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from labelers.engines import find_engine
 from labelers.observe import Observed, Observer, WorkItem
 from labelers.provenance import describe_job
 from labelers.run import LabelJob, observer_spec, read_ground_truth, source_items
@@ -31,6 +32,7 @@ class Plan:
     megabytes: float
     timed: int
     seconds_each: float
+    workers: int
     seconds: float
 
 
@@ -59,6 +61,7 @@ def plan(job: LabelJob) -> Plan:
     times = _time(observer, items) if done < len(items) else []
     each = sum(times) / len(times) if times else 0.0
     observations = len(items) * (1 + len(degradations)) * len(observer.networks)
+    workers = job.workers or find_engine(job.engine).count_workers()
     return Plan(
         sources=len(items),
         done=done,
@@ -69,7 +72,8 @@ def plan(job: LabelJob) -> Plan:
         megabytes=observations * BYTES_PER_OBSERVATION[job.config.task] / 1e6,
         timed=len(times),
         seconds_each=each,
-        seconds=each * (len(items) - done) / job.workers,
+        workers=workers,
+        seconds=each * (len(items) - done) / workers,
     )
 
 

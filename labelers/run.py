@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pyarrow as pa
 from labelers.balance import SideCounts, count_sides, plan_round
 from labelers.config import LabelConfig
 from labelers.decide import decide_as, read_for_rules
-from labelers.engines import EngineName, find_engine
+from labelers.engines import Engine, EngineName, find_engine
 from labelers.evidence import COLUMNS, COPY_COLUMNS
 from labelers.observe import Observed, ObserverSpec, Outcome, WorkItem, open_networks
 from labelers.provenance import describe_job
@@ -53,7 +52,8 @@ class LabelJob:
     """Where a run reads and writes, and who works: what has no say in the rows.
 
     `truth` is a CSV table (classification) or a COCO file (detection); None if the pristine image
-    is the reference: then every image below `images` is a source.
+    is the reference: then every image below `images` is a source. `workers` 0: as many as the
+    engine has room for.
 
     Raises:
         ConfigError: if truth and reference do not fit each other, or there is no worker.
@@ -66,11 +66,11 @@ class LabelJob:
     networks_file: Path | None = None
     keep_copies: Path | None = None
     engine: EngineName = "local"
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = 0
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ConfigError(f"expected workers >= 1, got {self.workers}")
+        if self.workers < 0:
+            raise ConfigError(f"expected workers >= 1, or 0 for all, got {self.workers}")
         if (self.truth is None) != (self.config.reference == "pristine"):
             raise ConfigError(
                 'expected --truth FILE with reference = "truth", and none with reference = '
@@ -116,7 +116,7 @@ def run(job: LabelJob, progress: Report | None = None) -> LabelResult:
     # 1. All that can be wrong is found before the first image.
     truth = read_ground_truth(job)
     description = _describe(job, truth)
-    observe_all = find_engine(job.engine)
+    engine = find_engine(job.engine)
     with claim(job.out):
         before = read_manifest(job.out)
         if before is not None:
@@ -125,7 +125,7 @@ def run(job: LabelJob, progress: Report | None = None) -> LabelResult:
                 return _finished(job, before)
         write_manifest(job.out, {"job": description})
         # 2. Observe: the sources first, then whatever balancing asks for, round by round.
-        work = _Work(job, PartStore(job.out, description, job.images), truth, observe_all)
+        work = _Work(job, PartStore(job.out, description, job.images), truth, engine)
         work.observe(source_items(job.config, truth), progress)
         rounds = list(_balance(work, description, truth, progress))
         # 3. Store what was seen before anything is made of it, then decide.
@@ -190,11 +190,9 @@ def _describe(job: LabelJob, truth: GroundTruth) -> dict[str, Any]:
 class _Work:
     """The rounds of one run: their parts, and what observing them took."""
 
-    def __init__(
-        self, job: LabelJob, store: PartStore, truth: GroundTruth, observe_all: Any
-    ) -> None:
+    def __init__(self, job: LabelJob, store: PartStore, truth: GroundTruth, engine: Engine) -> None:
         self.store, self.spec = store, observer_spec(job, truth)
-        self._observe_all, self._workers = observe_all, job.workers
+        self._engine, self._workers = engine, job.workers
         self._rounds: list[list[Sequence[WorkItem]]] = []
         self.observed, self.forward_seconds, self.busy_seconds = 0, 0.0, 0.0
 
@@ -209,7 +207,8 @@ class _Work:
         if progress is not None:
             progress(done, len(items))
         left = [item for part in todo.values() for item in part]
-        for outcome in self._observe_all(self.spec, left, self._workers):
+        workers = self._workers or (self._engine.count_workers() if left else 1)
+        for outcome in self._engine.observe_all(self.spec, left, workers):
             self._count(outcome, items)
             number = part_of[outcome.number]
             waiting[number][outcome.number] = outcome
@@ -227,7 +226,7 @@ class _Work:
         """All observations so far, part after part."""
         for round_, parts in enumerate(self._rounds):
             for number in range(len(parts)):
-                yield self.store.load(round_, number).table
+                yield self.store.load(round_, number)
 
     def skipped(self) -> list[tuple[str, str, str]]:
         """(path, reason, digest) of all sources that could not be observed."""
@@ -235,7 +234,7 @@ class _Work:
             row
             for round_, parts in enumerate(self._rounds)
             for number in range(len(parts))
-            for row in self.store.load(round_, number).skipped
+            for row in self.store.skipped(round_, number)
         ]
 
     def _count(self, outcome: Outcome, items: list[WorkItem]) -> None:

@@ -13,7 +13,6 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +33,6 @@ PART_SOURCES = 16
 
 _SAID_TWICE = ("config_sha256", "config.rule", "config.degradations")
 """Of two descriptions; the rule and the degradations stand outside the configuration too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Observations of a few sources in order, and those that were
-    skipped: (path, reason, SHA-256 or "")."""
-
-    table: pa.Table
-    skipped: tuple[tuple[str, str, str], ...]
 
 
 class PartStore:
@@ -93,16 +83,22 @@ class PartStore:
             return False
         return True
 
-    def load(self, round_: int, number: int) -> Part:
-        """A part that is there.
+    def load(self, round_: int, number: int) -> pa.Table:
+        """The observations of a part that is there.
 
         Raises:
             TableError: if it is damaged.
         """
-        path = self.path(round_, number)
-        entries = read_metadata(path).get("items", [])
-        skipped = ((path, reason, digest or "") for path, _, digest, reason in entries if reason)
-        return Part(read_table(path, self._schema).cast(self._schema), tuple(skipped))
+        return read_table(self.path(round_, number), self._schema).cast(self._schema)
+
+    def skipped(self, round_: int, number: int) -> list[tuple[str, str, str]]:
+        """The sources of a part that were skipped: (path, reason, SHA-256 or "").
+
+        Raises:
+            TableError: if the part is damaged.
+        """
+        entries = read_metadata(self.path(round_, number))["items"]
+        return [(path, reason, digest or "") for path, _, digest, reason in entries if reason]
 
     def remove(self) -> None:
         """Remove all parts, once they stand in the tables."""
@@ -149,10 +145,8 @@ def claim(out: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise TableError(f"{out}: another run is at work there; wait for it") from error
-        try:
-            yield
-        finally:
-            (out / ".lock").unlink(missing_ok=True)
+        # The file stays: a lock on one that is removed would hold nobody back.
+        yield
 
 
 def read_manifest(out: Path) -> dict[str, Any] | None:

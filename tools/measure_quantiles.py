@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from utility_gate.files import find_images
 from utility_gate.images import decode
 from utility_gate.measure import luma, sharpness
 from utility_gate.preprocess import Preprocess
-from utility_gate.files import find_images
 
 QUANTILES = (0, 0.005, 0.05, 0.5, 0.95, 0.995, 1)
 CROP = Preprocess(resize=224, crop=224)

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-EXTRAS = ".[label,train,demo,dev]"
+EXTRAS = ".[label,train,ray,report,demo,dev]"
 
 
 def main() -> None:

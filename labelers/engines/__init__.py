@@ -4,13 +4,21 @@ order; the same items give the same outcomes from each."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from labelers.observe import ObserverSpec, Outcome, WorkItem
 
 EngineName = Literal["local", "ray"]
-Engine = Callable[[ObserverSpec, Sequence[WorkItem], int], Iterator[Outcome]]
-"""(spec, items, workers) to outcomes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """`observe_all(spec, items, workers)` gives the outcomes of `items`; `count_workers()` says
+    how many workers there can be."""
+
+    observe_all: Callable[[ObserverSpec, Sequence[WorkItem], int], Iterator[Outcome]]
+    count_workers: Callable[[], int]
 
 
 def find_engine(name: EngineName) -> Engine:
@@ -22,7 +30,7 @@ def find_engine(name: EngineName) -> Engine:
     if name == "ray":
         from labelers.engines import ray_data
 
-        return ray_data.observe_all
+        return Engine(ray_data.observe_all, ray_data.count_workers)
     from labelers.engines import local
 
-    return local.observe_all
+    return Engine(local.observe_all, local.count_workers)

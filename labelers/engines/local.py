@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -17,6 +18,11 @@ AHEAD = 3
 """Items handed out per worker: enough that none waits, few enough that little is lost."""
 
 _observer: Observer | None = None
+
+
+def count_workers() -> int:
+    """One for each core that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def observe_all(spec: ObserverSpec, items: Sequence[WorkItem], workers: int) -> Iterator[Outcome]:
@@ -61,6 +67,7 @@ def _through(pool: ProcessPoolExecutor, items: Sequence[WorkItem], ahead: int) -
 def _start(spec: ObserverSpec) -> None:
     """A worker's beginning: open the networks; leave with the parent, however that ends."""
     global _observer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     _one_thread()
     _observer = Observer(spec)

@@ -6,8 +6,10 @@ Images, weights and --out lie on a file system that every node sees under the sa
 from __future__ import annotations
 
 import logging
+import os
 import pickle
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from labelers.observe import Observer, ObserverSpec, Outcome, WorkItem
@@ -19,7 +21,7 @@ try:
 except ImportError as _missing:
     raise ConfigError("--engine ray needs Ray: pip install 'utility-gate[ray]'") from _missing
 
-BATCH = 2
+BLOCK = 8
 """Sources per call of an actor."""
 
 
@@ -41,36 +43,50 @@ class ObserverActor:
             return error
 
 
+def count_workers() -> int:
+    """One for each GPU of the cluster; for each CPU if it has none."""
+    with _connected():
+        resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)))
+
+
 def observe_all(spec: ObserverSpec, items: Sequence[WorkItem], workers: int) -> Iterator[Outcome]:
     """Observe `items` by `workers` actors, on GPUs if the cluster has any.
 
     Raises:
         NetworkError: if a network's output is unusable.
     """
-    if not items:
+    if items:
+        with _connected():
+            yield from _stream(spec, items, workers)
+
+
+@contextmanager
+def _connected() -> Iterator[None]:
+    """To the cluster of RAY_ADDRESS, or a Ray of this machine's own that ends with the block."""
+    if ray.is_initialized():
+        yield
         return
-    started = not ray.is_initialized()
-    if started:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
-    for name in ("ray.data", "ray"):
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a run tells nobody that it ran
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.WARNING)
     try:
-        yield from _stream(spec, items, workers)
+        yield
     finally:
-        if started:
-            ray.shutdown()
+        ray.shutdown()
 
 
 def _stream(spec: ObserverSpec, items: Sequence[WorkItem], workers: int) -> Iterator[Outcome]:
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+    ray.data.DataContext.get_current().enable_progress_bars = False
     gpus = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
-    blocks = max(1, min(len(items), workers * 8, -(-len(items) // BATCH)))
     rows = [{"item": pickle.dumps(item)} for item in items]
+    # Outcomes come block by block: small ones, so that little is lost when a run is killed.
+    blocks = min(len(items), max(workers, -(-len(items) // BLOCK)))
     outcomes = ray.data.from_items(rows, override_num_blocks=blocks).map_batches(
         ObserverActor,
         fn_constructor_args=(pickle.dumps(spec),),
-        batch_size=BATCH,
+        batch_size=BLOCK,
         num_cpus=1,
         num_gpus=min(1.0, gpus / workers) if gpus else 0,
         compute=ray.data.ActorPoolStrategy(size=min(workers, blocks)),

@@ -289,6 +289,7 @@ def test_help_says_what_each_command_is_for() -> None:
         "card",
         "label",
         "relabel",
+        "report",
         "export",
         "pretrain",
         "train",

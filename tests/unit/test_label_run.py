@@ -232,7 +232,7 @@ class TestRefusals:
         with pytest.raises(ConfigError, match='none with reference = "pristine"'):
             change(job, reference="pristine")
         with pytest.raises(ConfigError, match="workers >= 1"):
-            dataclasses.replace(job, workers=0)
+            dataclasses.replace(job, workers=-1)
 
 
 class TestResume:

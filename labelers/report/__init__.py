@@ -1,0 +1,1 @@
+"""A labelling run as one page to read: tables -> numbers -> figures -> HTML."""
