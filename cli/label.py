@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cli.progress import Progress
 
 if TYPE_CHECKING:
-    from labelers.run import LabelJob
+    from labelers.job import LabelJob
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     """Label and print the counts by degradation."""
     from cli.labels import print_counts  # pyarrow comes with the extras label and train
     from labelers.config import load_label_config
-    from labelers.run import LabelJob
+    from labelers.job import LabelJob
     from labelers.run import run as run_job
 
     job = LabelJob(

@@ -13,14 +13,15 @@ class Progress:
     def __init__(self, unit: str) -> None:
         self._unit = unit
         self._started = self._printed = time.monotonic()
-        self._before: int | None = None
+        self._before = self._last = -1
 
     def __call__(self, done: int, total: int) -> None:
         """Report progress."""
         now = time.monotonic()
-        if self._before is None or done < self._before:
+        if self._before < 0 or done < self._last:
             # What was done before (or in the round before) says nothing about the speed of now.
             self._before, self._started = done, now
+        self._last = done
         interval = 1.0 if sys.stderr.isatty() else 30.0
         if now - self._printed < interval and done < total:
             return

@@ -29,10 +29,6 @@ SIDES = ("train", "test")
 
 Parent = tuple[str, str]
 
-_READ = [
-    "source", "source_digest", "augmentation", "split", "degradation", "parameters", "label",
-]  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
 class SideCounts:

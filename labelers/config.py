@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from labelers.decide import describe_rule, make_rule
+from labelers.detectors import SCORE_FLOOR
 from labelers.networks import Task
 from labelers.rules import Rule
 from utility_gate.degrade import DEFAULT_QUALITIES, Degradation, from_config, ladder, to_json
@@ -66,6 +67,8 @@ class LabelConfig(BaseModel):
             raise ValueError(
                 f"temperature: expected classifiers of this run, got {sorted(self.temperature)}"
             )
+        if self.task == "detection" and self.reference_score < SCORE_FLOOR:
+            raise ValueError(f"reference_score: expected at least {SCORE_FLOOR} for detection")
         try:
             self.degradations()
             self.make_rule()
@@ -113,13 +116,17 @@ class LabelConfig(BaseModel):
 
     def digest(self) -> str:
         """SHA-256 of `canonical`, 64 hex digits."""
-        text = json.dumps(self.canonical(), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return digest_config(self.canonical())
 
     def _qualities(self) -> tuple[int, ...]:
         if self.qualities is not None:
             return self.qualities
         return () if self.degrade else DEFAULT_QUALITIES
+
+
+def digest_config(canonical: Mapping[str, Any]) -> str:
+    """SHA-256 of a configuration as `LabelConfig.canonical` spells it out, 64 hex digits."""
+    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
 
 
 def load_label_config(path: Path) -> LabelConfig:

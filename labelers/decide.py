@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from labelers.detectors import SCORE_FLOOR
 from labelers.evidence import COLUMNS, COPY_COLUMNS, Grid, arrange, gather
 from labelers.rules import (
     NON_USEFUL,
@@ -43,6 +44,9 @@ def make_rule(task: str, values: Mapping[str, Any]) -> Rule:
             f"rule: expected only {', '.join(kind.__dataclass_fields__)} for {task}, got "
             f"{', '.join(unknown)}"
         )
+    floor = SCORE_FLOOR if task == "detection" else 0.0
+    if values.get("score", 1.0) < floor:
+        raise ConfigError(f"rule: expected score >= {floor}, below which nothing is stored")
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:

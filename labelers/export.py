@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
 import json
+import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby, islice
+from itertools import chain, count, groupby, islice
 from pathlib import Path
+
+from pyarrow import csv
 
 from labelers.copies import suffix_of
 from utility_gate.errors import TableError
 from utility_gate.remake import remake_source
-from utility_gate.tables import LABEL_SCHEMA, read_labels
+from utility_gate.tables import LABEL_SCHEMA, read_labels, read_table
 from utility_gate.types import Label
 
 Sample = tuple[Label, bytes]
@@ -28,15 +30,15 @@ def export_csv(labels: Path, out: Path) -> int:
     Raises:
         TableError: if the table cannot be read or `out` not be written.
     """
-    rows = read_labels(labels)
+    table = read_table(labels, LABEL_SCHEMA)
+    partial = out.with_name(out.name + ".partial")
     try:
-        with out.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, LABEL_SCHEMA.names)
-            writer.writeheader()
-            writer.writerows(dataclasses.asdict(row) for row in rows)
+        csv.write_csv(table.cast(LABEL_SCHEMA), partial)
+        partial.replace(out)
     except OSError as error:
+        partial.unlink(missing_ok=True)
         raise TableError(f"{out}: could not be written: {error}") from error
-    return len(rows)
+    return len(table)
 
 
 def export_webdataset(
@@ -52,13 +54,17 @@ def export_webdataset(
         TableError: if the table, a source or the encoder is not what it was, or a shard cannot
             be written; no half shard is left.
     """
+    if next(out.glob("*.tar"), None) is not None:
+        raise TableError(f"{out}: expected a folder without shards, found some; give another --out")
     rows = [row for row in read_labels(labels) if undecided or row.label is not None]
     for split in ("train", "test"):
-        samples = _samples([row for row in rows if row.split == split], images)
-        for number in range(len(rows) // shard_size + 1):
-            shard = list(islice(samples, shard_size))
-            if shard:
-                _write_shard(shard, number * shard_size, out / f"{split}-{number:06d}.tar")
+        samples = enumerate(_samples([row for row in rows if row.split == split], images))
+        for number in count():
+            first = next(samples, None)
+            if first is None:
+                break
+            shard = chain([first], islice(samples, shard_size - 1))
+            _write_shard(shard, out / f"{split}-{number:06d}.tar")
     return len(rows)
 
 
@@ -66,18 +72,18 @@ def _samples(rows: list[Label], images: Path) -> Iterator[Sample]:
     by_source = ((source, list(own)) for source, own in groupby(rows, lambda row: row.source))
     with ThreadPoolExecutor() as pool:
         # A few sources at a time: all copies of a large set do not fit into memory.
-        while some := list(islice(by_source, 32)):
+        while some := list(islice(by_source, 2 * (os.cpu_count() or 1))):
             made = pool.map(lambda item: list(remake_source(images, *item)), some)
             for (_, own), copies in zip(some, made, strict=True):
                 yield from zip(own, copies, strict=True)
 
 
-def _write_shard(samples: list[Sample], first: int, path: Path) -> None:
+def _write_shard(samples: Iterable[tuple[int, Sample]], path: Path) -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for number, (label, copy) in enumerate(samples, first):
+            for number, (label, copy) in samples:
                 row = json.dumps(dataclasses.asdict(label), sort_keys=True)
                 number_text = "-1" if label.label is None else str(label.label)
                 _add(tar, f"{number:09d}.{suffix_of(copy)}", copy)

@@ -3,7 +3,8 @@ from an ONNX file by TOML entry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from labelers.images import ImageBatch
 from utility_gate.errors import NetworkError
-from utility_gate.files import digest_file
+from utility_gate.files import digest_bytes, digest_file
 
 Task = Literal["classification", "detection"]
 Probabilities = npt.NDArray[np.float64]
@@ -63,6 +64,33 @@ class Detector:
 
 
 Network = Classifier | Detector
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFacts:
+    """What is known of an opened network without having it: `classes` of a classifier, or
+    `categories` of a detector."""
+
+    name: str
+    digest: str
+    description: dict[str, Any]
+    classes: int | None = None
+    categories: dict[int, str] | None = None
+
+
+def facts_of(network: Network) -> NetworkFacts:
+    """What is to be known of a network by those who do not hold it."""
+    if isinstance(network, Classifier):
+        own: dict[str, Any] = {"classes": network.classes}
+    else:
+        own = {"categories": network.categories}
+    return NetworkFacts(network.name, network.digest, network.description, **own)
+
+
+def fingerprint(networks: Sequence[NetworkFacts]) -> str:
+    """SHA-256 over names, weights and use: the same where the same is computed."""
+    known = [[network.name, network.digest, network.description] for network in networks]
+    return digest_bytes(json.dumps(known, sort_keys=True).encode())
 
 
 def open_network(

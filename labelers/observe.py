@@ -16,10 +16,17 @@ from labelers.config import LabelConfig
 from labelers.copies import keep_copy
 from labelers.detectors import DetectorLook
 from labelers.images import ImageBatch
-from labelers.networks import Classifier, Network, open_network
+from labelers.networks import (
+    Classifier,
+    Network,
+    NetworkFacts,
+    facts_of,
+    fingerprint,
+    open_network,
+)
 from labelers.truth import Truth
 from utility_gate.augment import parse
-from utility_gate.degrade import PRISTINE, Degradation, View, to_json
+from utility_gate.degrade import PRISTINE, Degradation, View, decode_copy, to_json
 from utility_gate.errors import CorruptImageError, ImageError
 from utility_gate.files import digest_bytes
 from utility_gate.images import DecodeLimits, Pixels, decode
@@ -43,14 +50,15 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A source's observations (columns of its task), and the seconds that the networks' forward
-    passes took of `seconds`."""
+    """A source's observations (columns of its task), the seconds that the networks' forward
+    passes took of `seconds`, and the fingerprint of the networks that looked."""
 
     number: int
     source_digest: str
     table: pa.Table
     forward_seconds: float
     seconds: float
+    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,7 @@ class Observer:
     def __init__(self, spec: ObserverSpec) -> None:
         self.spec = spec
         self.networks = open_networks(spec.config, spec.networks_file)
+        self._fingerprint = fingerprint([facts_of(network) for network in self.networks])
 
     def observe(self, item: WorkItem) -> Outcome:
         """Read, decode, degrade and look; an image that cannot be read is skipped.
@@ -110,11 +119,14 @@ class Observer:
         pixels, truth = _augment(pixels, item.truth, item.augmentation)
         looks = [_start(network, truth, self.spec) for network in self.networks]
         rows: list[list[Any]] = [[] for _ in looks]
-        for batch in _batches(_copies(item, digest, pixels, self.spec.keep_copies)):
-            copies, views = [copy for copy, _, _ in batch], [view for _, view, _ in batch]
-            images = ImageBatch([image for _, _, image in batch])
-            for look, own in zip(looks, rows, strict=True):
-                own += look.look(copies, views, images)
+        try:
+            for batch in _batches(_copies(item, digest, pixels, self.spec.keep_copies)):
+                copies, views = [copy for copy, _, _ in batch], [view for _, view, _ in batch]
+                images = ImageBatch([image for _, _, image in batch])
+                for look, own in zip(looks, rows, strict=True):
+                    own += look.look(copies, views, images)
+        except ImageError as error:  # a copy that its format cannot hold
+            return Skipped(item.number, digest, str(error))
         table = to_table(
             (row for own in rows for row in own), OBSERVATION_SCHEMAS[self.spec.config.task]
         )
@@ -124,7 +136,18 @@ class Observer:
             table,
             forward_seconds=sum(look.forward_seconds for look in looks),
             seconds=time.perf_counter() - started,
+            fingerprint=self._fingerprint,
         )
+
+
+def describe_networks(spec: ObserverSpec) -> tuple[NetworkFacts, ...]:
+    """Open the networks, say what they are, and let them go again.
+
+    Raises:
+        NetworkError: if one cannot be opened.
+    """
+    networks = open_networks(spec.config, spec.networks_file)
+    return tuple(facts_of(network) for network in networks)
 
 
 def open_networks(config: LabelConfig, networks_file: Path | None) -> list[Network]:
@@ -209,4 +232,4 @@ def _copies(item: WorkItem, digest: str, pixels: Pixels, keep: Path | None) -> I
         )
         if keep is not None:
             keep_copy(keep, copy.image_digest, encoded)
-        yield copy, degradation.view(width, height, pristine.key), decode(encoded).pixels
+        yield copy, degradation.view(width, height, pristine.key), decode_copy(encoded)

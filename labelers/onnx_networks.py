@@ -30,6 +30,9 @@ from utility_gate.networks import (
     open_session,
 )
 
+_ROUNDING = 0.01
+"""How far quantised networks' probabilities may be from a distribution."""
+
 Spec = TypeVar("Spec", OnnxClassifierSpec, OnnxDetectorSpec)
 
 
@@ -59,7 +62,10 @@ def open_classifier(spec: OnnxClassifierSpec, temperature: float = 1.0) -> Class
 
     def forward(batch: npt.NDArray[Any]) -> Probabilities:
         (raw,) = session.run([output_name], {input_name: batch})
-        scores = np.asarray(raw).reshape(len(batch), -1)[:, 1 if spec.background else 0 :]
+        scores = np.asarray(raw).reshape(len(batch), -1)
+        if spec.output == "probabilities":
+            _check_probabilities(scores, spec.name)
+        scores = scores[:, 1 if spec.background else 0 :]
         return _to_probabilities(scores, spec.output, temperature)
 
     blank = ImageBatch([np.zeros((spec.input, spec.input, 3), np.uint8)])
@@ -115,6 +121,8 @@ def _open(file: Path) -> ort.InferenceSession:
 def _try(name: str, run: Any) -> Any:
     try:
         return run()
+    except NetworkError:
+        raise
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types here
         raise NetworkError(f"[{name}]: does not run on its own preprocessing: {error}") from error
 
@@ -124,6 +132,16 @@ def _describe(
 ) -> dict[str, Any]:
     entry = spec.model_dump(mode="json", exclude={"name", "file"})
     return {**entry, "providers": session.get_providers()}
+
+
+def _check_probabilities(scores: npt.NDArray[Any], name: str) -> None:
+    sums = scores.sum(axis=1, dtype=np.float64)
+    if not ((scores >= -_ROUNDING).all() and (np.abs(sums - 1) <= _ROUNDING).all()):
+        raise NetworkError(
+            f"[{name}]: expected probabilities that sum to 1, got values from {scores.min():.3g} "
+            f"to {scores.max():.3g}, sums from {sums.min():.3g} to {sums.max():.3g}; is the "
+            'output "logits"?'
+        )
 
 
 def _to_probabilities(scores: npt.NDArray[Any], output: str, temperature: float) -> Probabilities:

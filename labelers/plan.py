@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from labelers.engines import find_engine
+from labelers.job import LabelJob, describe, observer_spec, read_ground_truth, source_items
 from labelers.observe import Observed, Observer, WorkItem
-from labelers.provenance import describe_job
-from labelers.run import LabelJob, observer_spec, read_ground_truth, source_items
 from labelers.store import PartStore, part_items, read_manifest, require_same_job
-from labelers.truth import check_fit
-from utility_gate.degrade import describe
+from utility_gate.degrade import describe as label_of
 
 TIMED_SOURCES = 3
 BYTES_PER_OBSERVATION = {"classification": 60, "detection": 400}
@@ -45,9 +43,8 @@ def plan(job: LabelJob) -> Plan:
         TableError, NetworkError, ConfigError: whatever would stop the run at its start.
     """
     truth = read_ground_truth(job)
-    observer = Observer(observer_spec(job, truth))
-    check_fit(truth, observer.networks)
-    description = describe_job(job.config, observer.networks, truth)
+    engine = find_engine(job.engine)
+    description, networks = describe(job, truth, engine)
     manifest = read_manifest(job.out) if job.out.exists() else None
     degradations = job.config.degradations()
     items = source_items(job.config, truth)
@@ -58,16 +55,17 @@ def plan(job: LabelJob) -> Plan:
         parts = part_items(items)
         done = sum(len(part) for n, part in enumerate(parts) if store.has(0, n, part))
         done = len(items) if "outputs" in manifest else done
-    times = _time(observer, items) if done < len(items) else []
+    spec = replace(observer_spec(job, truth), keep_copies=None)
+    times = _time(Observer(spec), items) if done < len(items) else []
     each = sum(times) / len(times) if times else 0.0
-    observations = len(items) * (1 + len(degradations)) * len(observer.networks)
-    workers = job.workers or find_engine(job.engine).count_workers()
+    observations = len(items) * (1 + len(degradations)) * len(networks)
+    workers = job.workers or engine.count_workers()
     return Plan(
         sources=len(items),
         done=done,
         copies=len(degradations),
-        degradations=tuple(describe(degradation) for degradation in degradations),
-        networks=tuple(network.name for network in observer.networks),
+        degradations=tuple(label_of(degradation) for degradation in degradations),
+        networks=tuple(network.name for network in networks),
         observations=observations,
         megabytes=observations * BYTES_PER_OBSERVATION[job.config.task] / 1e6,
         timed=len(times),

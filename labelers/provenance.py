@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from PIL import features
+
 from labelers.config import LabelConfig
-from labelers.networks import Network
+from labelers.detectors import MOST_DETECTIONS, SCORE_FLOOR
+from labelers.networks import NetworkFacts
 from labelers.truth import GroundTruth
 from utility_gate.degrade import describe
 from utility_gate.split import TEST_FRACTION
@@ -22,7 +25,7 @@ PACKAGES = (
 
 
 def describe_job(
-    config: LabelConfig, networks: Sequence[Network], truth: GroundTruth
+    config: LabelConfig, networks: Sequence[NetworkFacts], truth: GroundTruth
 ) -> dict[str, Any]:
     """Everything that decides the bytes of the tables, beside the images themselves. Two runs
     that agree in it make the same rows of the same images."""
@@ -43,6 +46,8 @@ def describe_job(
             }
             for degradation in config.degradations()
         ],
+        "stored_detections": {"score_at_least": SCORE_FLOOR, "at_most": MOST_DETECTIONS},
+        "decoder": {name: features.version(name) for name in ("jpg", "webp", "zlib")},
         "config": canonical,
         "config_sha256": config.digest(),
         "truth_sha256": truth.digest,

@@ -8,9 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from labelers.config import digest_config
 from labelers.decide import decide_as, describe_rule, make_rule, read_for_rules
-from labelers.run import OBSERVATIONS
+from labelers.outputs import LABELS, OBSERVATIONS
+from labelers.store import MANIFEST
 from utility_gate.errors import TableError
+from utility_gate.files import digest_file
 from utility_gate.tables import read_metadata, write_table
 
 
@@ -25,6 +28,8 @@ def relabel(
         ConfigError: for a threshold that the task's rule does not have or that is out of range.
     """
     path = folder / OBSERVATIONS
+    if out.resolve() in {(folder / name).resolve() for name in (OBSERVATIONS, LABELS, MANIFEST)}:
+        raise TableError(f"{out}: expected a file beside those of the run, which stay as they are")
     metadata = read_metadata(path)
     if "rule" not in metadata:
         raise TableError(f"{path}: expected observations made by `utility-gate label`")
@@ -34,9 +39,17 @@ def relabel(
         raise TableError(f"{path}: expected distinct voters of {known}, got {list(voters or ())}")
     kept = {name: value for name, value in metadata["rule"].items() if name != "name"}
     made = make_rule(metadata["task"], {**kept, **rule})
+    described = describe_rule(metadata["task"], made)
+    # The configuration that would have made these labels in the first place.
+    config = metadata.get("config", {}) | {"rule": described}
+    if voters is not None:
+        config["networks"] = list(voters)
     metadata |= {
-        "rule": describe_rule(metadata["task"], made),
+        "rule": described,
         "voters": list(voters or metadata["voters"]),
+        "config": config,
+        "config_sha256": digest_config(config),
+        "observations_sha256": digest_file(path),
     }
     labels = decide_as(read_for_rules(path)[0], metadata)
     write_table(labels, out, metadata)

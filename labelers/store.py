@@ -157,9 +157,11 @@ def read_manifest(out: Path) -> dict[str, Any] | None:
     """
     try:
         manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+        if not isinstance(manifest["job"], dict):
+            raise ValueError(f"job: {manifest['job']!r}")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise TableError(f"{out / MANIFEST}: expected a manifest: {error}") from error
     return manifest
 
@@ -195,7 +197,8 @@ def require_same_job(out: Path, before: dict[str, Any], now: dict[str, Any]) -> 
     every = differences(before, now)
     changed = [line for line in every if not line.startswith(_SAID_TWICE)] or every
     hint = "give another --out, or put back what was changed"
-    if all(line.startswith("rule.") for line in changed):
+    balanced = before.get("config", {}).get("balance") is not None  # rounds follow from labels
+    if all(line.startswith("rule.") for line in changed) and not balanced:
         hint = (
             "observations do not depend on the rule: finish as begun, then `utility-gate relabel`"
         )

@@ -45,11 +45,14 @@ def open_by_name(reference: str, task: Task, temperature: float) -> Network:
     entry = _find_weights(name, weights or _DEFAULT_WEIGHTS[task], task)
     model = _load(name, entry)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    # Sums come out the same however many cores and workers there are; workers use the cores.
+    torch.set_num_threads(1)
+    torch.backends.cudnn.deterministic = True
     model.eval().to(device)
     full_name = f"torchvision:{name}:{entry.name}"
     file = Path(torch.hub.get_dir()) / "checkpoints" / Path(entry.url).name
     transform = entry.transforms()
-    description: dict[str, Any] = {"transforms": str(transform), "device": device.type}
+    description: dict[str, Any] = {"transforms": str(transform), "device": _describe(device)}
     digest, categories = digest_weights(full_name, file), entry.meta["categories"]
     if task == "detection":
         prepare, detect = _detection(model, transform, device)
@@ -57,6 +60,16 @@ def open_by_name(reference: str, task: Task, temperature: float) -> Network:
     description["temperature"] = temperature
     prepare, classify = _classification(model, transform, device, temperature)
     return Classifier(full_name, digest, description, prepare, classify, len(categories))
+
+
+def _describe(device: torch.device) -> str:
+    """What computes: floats differ in their last digits between kinds of GPUs."""
+    if device.type == "cpu":
+        return "cpu"
+    return (
+        f"{torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda}, cuDNN "
+        f"{torch.backends.cudnn.version()}"  # type: ignore[no-untyped-call]
+    )
 
 
 def coco_categories() -> dict[int, str]:

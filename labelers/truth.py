@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labelers.networks import Classifier, Detector, Network
+from labelers.networks import Classifier, Detector, NetworkFacts
 from utility_gate.errors import NetworkError, TableError
 from utility_gate.files import digest_file, find_images
 
@@ -82,6 +83,8 @@ def read_coco(path: Path) -> GroundTruth:
         raise TableError(
             f"{path}: expected COCO ground truth (images, annotations, categories): {error!r}"
         ) from error
+    if len(set(names.values())) != len(content["categories"]):
+        raise TableError(f"{path}: expected each category id and name once, found some twice")
     if len(images) != len(content["images"]):
         raise TableError(f"{path}: expected each image id once, found some twice")
     return _finish(path, rows, names)
@@ -101,7 +104,7 @@ def list_sources(images: Path) -> GroundTruth:
     return GroundTruth(tuple(Truth(name) for name in names), {}, None)
 
 
-def check_fit(truth: GroundTruth, networks: list[Network]) -> None:
+def check_fit(truth: GroundTruth, networks: Sequence[NetworkFacts]) -> None:
     """Refuse, before anything is computed, ground truth that does not fit a network's classes.
 
     Raises:
@@ -109,41 +112,41 @@ def check_fit(truth: GroundTruth, networks: list[Network]) -> None:
         NetworkError: if classifiers do not agree about the number of classes, or a detector
             lacks a category.
     """
-    classifiers = [network for network in networks if isinstance(network, Classifier)]
-    if len({network.classes for network in classifiers}) > 1:
-        counts = ", ".join(f"{network.name} {network.classes}" for network in classifiers)
+    if len({network.classes for network in networks}) > 1:
+        counts = ", ".join(f"{network.name} {network.classes}" for network in networks)
         raise NetworkError(
             f"expected networks with the same classes, got {counts}; is `background` missing from "
             "an entry?"
         )
     for network in networks:
-        if isinstance(network, Detector):
+        if network.categories is not None:
             class_numbers(truth.names, network)
         else:
             for row in truth.rows:
                 check_class(row, network)
 
 
-def check_class(row: Truth, network: Classifier) -> None:
+def check_class(row: Truth, network: Classifier | NetworkFacts) -> None:
     """Refuse a class that a network does not have.
 
     Raises:
         TableError: naming the image.
     """
-    if row.true_class is not None and not 0 <= row.true_class < network.classes:
+    known = network.classes
+    if row.true_class is not None and known is not None and not 0 <= row.true_class < known:
         raise TableError(
-            f"{row.path}: expected a class index in 0..{network.classes - 1} for {network.name}, "
+            f"{row.path}: expected a class index in 0..{known - 1} for {network.name}, "
             f"got {row.true_class}"
         )
 
 
-def class_numbers(names: dict[int, str], network: Detector) -> dict[int, int]:
+def class_numbers(names: dict[int, str], network: Detector | NetworkFacts) -> dict[int, int]:
     """A detector's own numbers for the ground truth's categories, matched by name.
 
     Raises:
         NetworkError: if it does not know a category.
     """
-    own = {name: number for number, name in network.categories.items()}
+    own = {name: number for number, name in (network.categories or {}).items()}
     unknown = sorted(set(names.values()) - set(own))
     if unknown:
         raise NetworkError(

@@ -192,7 +192,10 @@ def read_metadata(path: Path) -> dict[str, Any]:
         stored = (pq.read_schema(path).metadata or {}).get(_METADATA_KEY, b"{}")
     except (OSError, pa.ArrowException) as error:
         raise TableError(f"{path}: expected a Parquet table: {error}") from error
-    result: dict[str, Any] = json.loads(stored)
+    try:
+        result: dict[str, Any] = json.loads(stored)
+    except ValueError as error:
+        raise TableError(f"{path}: expected JSON metadata: {error}") from error
     return result
 
 

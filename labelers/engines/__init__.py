@@ -7,16 +7,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from labelers.observe import ObserverSpec, Outcome, WorkItem
+from labelers.networks import NetworkFacts
+from labelers.observe import ObserverSpec, Outcome, WorkItem, describe_networks
 
 EngineName = Literal["local", "ray"]
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """`observe_all(spec, items, workers)` gives the outcomes of `items`; `count_workers()` says
-    how many workers there can be."""
+    """`describe(spec)` opens the networks where they will be used and says what they are;
+    `observe_all(spec, items, workers)` gives the outcomes of `items`; `count_workers()` says how
+    many workers there can be."""
 
+    describe: Callable[[ObserverSpec], tuple[NetworkFacts, ...]]
     observe_all: Callable[[ObserverSpec, Sequence[WorkItem], int], Iterator[Outcome]]
     count_workers: Callable[[], int]
 
@@ -30,7 +33,7 @@ def find_engine(name: EngineName) -> Engine:
     if name == "ray":
         from labelers.engines import ray_data
 
-        return Engine(ray_data.observe_all, ray_data.count_workers)
+        return Engine(ray_data.describe, ray_data.observe_all, ray_data.count_workers)
     from labelers.engines import local
 
-    return Engine(local.observe_all, local.count_workers)
+    return Engine(describe_networks, local.observe_all, local.count_workers)

@@ -31,13 +31,15 @@ def observe_all(spec: ObserverSpec, items: Sequence[WorkItem], workers: int) -> 
     Raises:
         NetworkError: if a network's output is unusable, or a worker process died.
     """
+    if not items:
+        return
     if workers == 1:
         observer = Observer(spec)
         yield from map(observer.observe, items)
         return
     # Spawned, not forked: networks' threads do not survive a fork.
     pool = ProcessPoolExecutor(
-        min(workers, len(items)) or 1,
+        min(workers, len(items)),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=_start,
         initargs=(spec,),
@@ -69,7 +71,6 @@ def _start(spec: ObserverSpec) -> None:
     global _observer
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    _one_thread()
     _observer = Observer(spec)
 
 
@@ -78,15 +79,6 @@ def _leave_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _one_thread() -> None:
-    """Every core has a process; torch would start a thread per core in each."""
-    try:
-        import torch
-    except ImportError:
-        return
-    torch.set_num_threads(1)
 
 
 def _observe(item: WorkItem) -> Outcome:

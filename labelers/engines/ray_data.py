@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from labelers.observe import Observer, ObserverSpec, Outcome, WorkItem
-from utility_gate.errors import ConfigError, UtilityGateError
+from labelers.networks import NetworkFacts
+from labelers.observe import Observer, ObserverSpec, Outcome, WorkItem, describe_networks
+from utility_gate.errors import ConfigError, NetworkError, UtilityGateError
 
 try:
     import ray
@@ -29,7 +30,8 @@ class ObserverActor:
     """One actor: opens the networks once, observes batch after batch."""
 
     def __init__(self, spec: bytes) -> None:
-        self._observer = Observer(pickle.loads(spec))  # noqa: S301 - our own, from the driver
+        self._spec: ObserverSpec = pickle.loads(spec)  # noqa: S301 - our own, from the driver
+        self._observer: Observer | None = None
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         """Pickled items in, pickled outcomes out. Our own errors travel as outcomes, or Ray would
@@ -38,6 +40,8 @@ class ObserverActor:
 
     def _observe(self, data: bytes) -> Outcome | UtilityGateError:
         try:
+            # Opened here, not at birth: what is wrong with a network is told as our own error.
+            self._observer = self._observer or Observer(self._spec)
             return self._observer.observe(pickle.loads(data))  # noqa: S301 - from the driver
         except UtilityGateError as error:
             return error
@@ -48,6 +52,33 @@ def count_workers() -> int:
     with _connected():
         resources = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return max(1, int(resources.get("GPU", 0) or resources.get("CPU", 1)))
+
+
+def describe(spec: ObserverSpec) -> tuple[NetworkFacts, ...]:
+    """What the networks are on a worker of the cluster, which may have GPUs where this process
+    has none.
+
+    Raises:
+        NetworkError: if one cannot be opened there.
+    """
+    with _connected():
+        gpus = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+        task = ray.remote(num_cpus=1, num_gpus=min(1, gpus))(_describe)
+        try:
+            answer = pickle.loads(ray.get(task.remote(pickle.dumps(spec))))  # noqa: S301 - ours
+        except ray.exceptions.RayError as error:
+            raise _lost(error) from error
+    if isinstance(answer, UtilityGateError):
+        raise answer
+    facts: tuple[NetworkFacts, ...] = answer
+    return facts
+
+
+def _describe(spec: bytes) -> bytes:
+    try:
+        return pickle.dumps(describe_networks(pickle.loads(spec)))  # noqa: S301 - ours
+    except UtilityGateError as error:
+        return pickle.dumps(error)
 
 
 def observe_all(spec: ObserverSpec, items: Sequence[WorkItem], workers: int) -> Iterator[Outcome]:
@@ -91,8 +122,16 @@ def _stream(spec: ObserverSpec, items: Sequence[WorkItem], workers: int) -> Iter
         num_gpus=min(1.0, gpus / workers) if gpus else 0,
         compute=ray.data.ActorPoolStrategy(size=min(workers, blocks)),
     )
-    for row in outcomes.iter_rows():
-        outcome = pickle.loads(row["outcome"])  # noqa: S301 - from our own actors
-        if isinstance(outcome, UtilityGateError):
-            raise outcome
-        yield outcome
+    try:
+        for row in outcomes.iter_rows():
+            outcome = pickle.loads(row["outcome"])  # noqa: S301 - from our own actors
+            if isinstance(outcome, UtilityGateError):
+                raise outcome
+            yield outcome
+    except ray.exceptions.RayError as error:
+        raise _lost(error) from error
+
+
+def _lost(error: Exception) -> NetworkError:
+    reason = str(error).strip().splitlines()[-1]
+    return NetworkError(f"Ray lost a worker: {reason}; finished parts are kept, run again")

@@ -14,7 +14,8 @@ from PIL import Image
 from labelers.report.data import Death
 from labelers.report.read import Run
 from labelers.rules import NON_USEFUL, UNDECIDED, USEFUL
-from utility_gate.images import Pixels, decode
+from utility_gate.degrade import decode_copy
+from utility_gate.images import Pixels
 from utility_gate.remake import load_source, remake_copy
 from utility_gate.tables import LABEL_SCHEMA
 from utility_gate.types import Label
@@ -75,7 +76,7 @@ def _make_row(run: Run, death: Death, images: Path) -> SheetRow:
     for row, label in zip(death.rows, labels, strict=True):
         step = int(run.step[row])
         outcome, letter = _MARKS[int(run.label[row])]
-        copy = decode(remake_copy(pixels, label)).pixels
+        copy = decode_copy(remake_copy(pixels, label))
         caption = run.steps[step].short
         dies = step == death.step
         thumbs.append(Thumb(_uri(_centre(copy, share)), caption, outcome, letter, dies))

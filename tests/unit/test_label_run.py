@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from labelers.balance import count_sides
 from labelers.config import LabelConfig, load_label_config, make_label_config
+from labelers.job import LabelJob
 from labelers.plan import plan
 from labelers.relabel import relabel
-from labelers.run import LabelJob, run
+from labelers.run import run
 from labelers.store import PART_SOURCES, claim
 from tests.conftest import draw, encode
 from tests.networks import save_colour_network, save_detector, write_entries
+from utility_gate.augment import parse
 from utility_gate.degrade import Crop, Jpeg, SensorNoise, from_json
 from utility_gate.errors import ConfigError, NetworkError, TableError
 from utility_gate.files import digest_bytes
@@ -154,7 +157,9 @@ class TestTables:
         assert len(first["encoder"]["quantization"]["0"]) == 64
         assert "libjpeg" in first["encoder"]["library"]
         manifest = json.loads((job.out / "manifest.json").read_text())
-        assert manifest["job"] == metadata
+        observations = (job.out / "observations.parquet").read_bytes()
+        origin = {"observations_sha256": digest_bytes(observations)}
+        assert manifest["job"] | origin == metadata
         assert manifest["outputs"]["labels.parquet"] == digest_bytes(
             (job.out / "labels.parquet").read_bytes()
         )
@@ -186,6 +191,27 @@ class TestRefusals:
             run(job, lambda done, _: calls.append(done))
         assert not calls, "it should be found before the first image"
 
+    def test_an_image_folder_that_holds_none_of_the_images(self, job: LabelJob) -> None:
+        elsewhere = dataclasses.replace(job, images=job.out.parent)
+        with pytest.raises(TableError, match=r"found none of 5, such as red\.png"):
+            run(elsewhere)
+
+    def test_classes_in_another_order_are_warned_of(
+        self, job: LabelJob, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert job.truth is not None
+        job.truth.write_text("path,class_index\nred.png,1\ngreen.png,2\nblue.png,0\n")
+        run(job)
+        assert "one is right on 0.0 % of the pristine images" in caplog.text
+
+    def test_workers_with_other_networks_than_the_job_describes(
+        self, job: LabelJob, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As when another node of a cluster has other weights under the same name."""
+        monkeypatch.setattr("labelers.run.fingerprint", lambda _: "other")
+        with pytest.raises(NetworkError, match="expected every worker to have the same weights"):
+            run(job)
+
     def test_a_folder_that_cannot_be_written(self, job: LabelJob) -> None:
         job.out.write_text("a file where the folder should be")
         with pytest.raises(TableError, match="a folder that can be written"):
@@ -209,6 +235,8 @@ class TestRefusals:
             ({"degrade": ({"kind": "rain"},)}, "rain"),
             ({"rule": {"t_high": 0.0}}, "t_low <= t_high"),
             ({"rule": {"iou": 0.5}}, "expected only t_high"),
+            ({"task": "detection", "rule": {"score": 0.01}}, "score >= 0.05"),
+            ({"task": "detection", "reference_score": 0.01}, "at least 0.05"),
             ({"temperature": {"nobody": 2.0}}, "temperature"),
             ({"reference": "guess"}, "reference"),
             ({"speed": 9}, "speed"),
@@ -381,9 +409,41 @@ class TestDegradations:
         assert [kept[label.image_digest] for label in labels] == copies
         assert decode(copies[3]).pixels.shape == (20, 30, 3)
 
-    def test_every_image_has_its_own_noise(self, job: LabelJob) -> None:
-        assert isinstance(Crop(0.5).view(100, 100, "a"), tuple)
-        assert Crop(0.5).view(100, 100, "a") != Crop(0.5).view(100, 100, "b")
+    def test_every_image_has_its_own_noise_and_every_run_the_same(self, job: LabelJob) -> None:
+        grey = np.full((40, 60, 3), 128, np.uint8)
+        for name in ("red", "green"):  # the same pixels in two different files
+            level = 1 if name == "red" else 9
+            (job.images / f"{name}.png").write_bytes(encode(grey, "PNG", compress_level=level))
+        job = change(job, qualities=(), degrade=({"kind": "sensor_noise", "severity": 3},))
+        run(job)
+        again = dataclasses.replace(job, out=job.out / "again")
+        run(again)
+        digests = {r["source"]: r["image_digest"] for r in rows_of(job) if r["quality"] is None
+                   and r["degradation"] != "none"}  # fmt: skip
+        assert digests["red.png"] != digests["green.png"]
+        assert tables_of(again) == tables_of(job)
+
+    def test_a_lossless_copy_may_be_larger_than_any_upload(
+        self, job: LabelJob, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("utility_gate.images.DecodeLimits.__init__.__defaults__", (1000, 10**6))
+        noisy = change(job, qualities=(90,), degrade=({"kind": "sensor_noise", "severity": 5},))
+        result = run(noisy)
+        assert len(result.labels) == 6
+        assert len(result.skipped) == 2
+
+    def test_a_copy_that_its_format_cannot_hold_skips_the_image(self, job: LabelJob) -> None:
+        (job.images / "red.png").write_bytes(encode(np.zeros((2, 16390, 3), np.uint8), "PNG"))
+        result = run(change(job, degrade=({"kind": "webp", "quality": 50},)))
+        assert "WEBP cannot hold 16390 x 2 pixels" in dict(result.skipped)["red.png"]
+        assert {row["source"] for row in rows_of(job)} == {"green.png", "blue.png"}
+
+    def test_copies_are_kept_of_sources_that_were_observed_before(self, job: LabelJob) -> None:
+        run(job)
+        kept = job.out.parent / "copies"
+        run(dataclasses.replace(job, keep_copies=kept))
+        digests = {row["image_digest"] for row in rows_of(job) if row["quality"] is not None}
+        assert {path.stem for path in kept.rglob("*.jpg")} == digests
 
 
 class TestReferenceAndTemperature:
@@ -417,8 +477,21 @@ class TestRelabel:
         metadata = read_metadata(out)
         assert metadata["rule"]["t_high"] == 1.0
         assert metadata["rule"]["t_low"] == 0.1
-        assert metadata["config"]["rule"]["t_high"] == 0.9, "how the observations were made"
+        assert metadata["config"]["rule"]["t_high"] == 1.0
+        own = read_metadata(job.out / "labels.parquet")
+        assert metadata["config_sha256"] != own["config_sha256"]
+        assert metadata["observations_sha256"] == digest_bytes(
+            (job.out / "observations.parquet").read_bytes()
+        )
         assert [r.label for r in read_labels(out)] == [None] * 9
+
+    def test_a_runs_own_files_are_never_overwritten(self, job: LabelJob) -> None:
+        run(job)
+        before = tables_of(job)
+        for name in ("observations.parquet", "labels.parquet", "../out/manifest.json"):
+            with pytest.raises(TableError, match="expected a file beside those of the run"):
+                relabel(job.out, job.out / name, {})
+        assert tables_of(job) == before
 
     def test_the_same_thresholds_give_the_same_bytes(self, job: LabelJob, tmp_path: Path) -> None:
         run(job)
@@ -480,9 +553,11 @@ class TestBalance:
         assert sum(r.augmented for r in result.rounds) == len(
             {(row.source, row.augmentation) for row in rows if row.augmentation}
         )
+        before_counts = {c.side: c for c in count_sides(before.labels)}
+        assert before_counts["train"].missing(0.5) > 0
         for counts in result.rounds[-1].counts:
-            if counts.useful and counts.non_useful:
-                assert counts.missing(0.5) == 0
+            rarer = before_counts[counts.side].non_useful
+            assert counts.missing(0.5) == 0 or rarer == 0, "only what never occurs stays rare"
         sides = {row.source: row.split for row in plain}
         assert all(sides[row.source] == row.split for row in rows)
         keys = [(r.source, r.augmentation, r.parameters) for r in rows]
@@ -514,6 +589,13 @@ def _stop_in_second_round() -> Any:
             raise KeyboardInterrupt
 
     return progress
+
+
+def iou(a: list[float], b: list[float]) -> float:
+    width = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    height = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
 
 
 class TestDetection:
@@ -580,7 +662,9 @@ class TestDetection:
             "grey.png"
         ] is None  # fmt: skip
         loose = relabel(watched.out, watched.out / "l.parquet", {"score": 0.3, "iou": 0.9})
-        assert loose["label"].to_pylist()[4] == 1
+        by_copy = zip(*(loose[n].to_pylist() for n in ("source", "degradation", "label")),
+                      strict=True)  # fmt: skip
+        assert ("grey.png", "jpeg", 1) in by_copy
 
     def test_an_image_of_another_size_than_the_truth_says_is_left_out(
         self, watched: LabelJob
@@ -608,11 +692,34 @@ class TestDetection:
         assert labels["grey.png", "jpeg"] is None, "nothing to be found is nothing to judge"
 
     def test_augmented_sources_take_their_boxes_along(self, watched: LabelJob) -> None:
-        job = change(watched, balance={"ratio": 1.0, "rounds": 2, "seed": 1}, degrade=())
+        # Red images are useful and one grey one is not: it is augmented until it has caught up.
+        for number in range(8):
+            pixels = np.full((60, 80, 3), (250, number, 0), np.uint8)
+            (watched.images / f"red{number}.png").write_bytes(encode(pixels, "PNG"))
+        assert watched.truth is not None
+        coco = json.loads(watched.truth.read_text())
+        for number in range(8):
+            image = {"id": 10 + number, "file_name": f"red{number}.png", "width": 80, "height": 60}
+            coco["images"].append(image)
+            thing = {"image_id": 10 + number, "category_id": 5, "bbox": [0, 15, 40, 30]}
+            coco["annotations"].append({"id": 10 + number, **thing})
+        watched.truth.write_text(json.dumps(coco))
+        job = change(watched, balance={"ratio": 1.0, "rounds": 3, "seed": 1}, degrade=(),
+                     rule={"iou": 0.3})  # fmt: skip
         result = run(job)
-        augmented = [r for r in rows_of(job) if r["augmentation"]]
-        assert bool(augmented) == bool(result.rounds)
+        assert result.rounds
+        augmented = [r for r in rows_of(job) if r["augmentation"] and r["degradation"] == "none"]
+        assert augmented
         for row in augmented:
-            assert row["reference_objects"] in (0, 1)
-            if row["objects"] and row["objects"][0] == 0:
-                assert 0 < row["ious"][0] <= 1
+            augmentation = parse(row["augmentation"])
+            truth = {"grey.png": [20, 15, 60, 43]}.get(row["source"], [0, 15, 40, 45])
+            (box,), (kept,) = augmentation.boxes(np.array([truth], float), 80, 60)
+            assert row["reference_objects"] == int(kept)
+            x0, y0, x1, y1 = augmentation.view(80, 60)
+            width, height = x1 - x0, y1 - y0
+            own = [0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height]
+            where = row["classes"].index(0) if 0 in row["classes"] else None
+            if where is not None:
+                assert row["boxes"][where] == pytest.approx(own)
+                if kept:
+                    assert row["ious"][where] == pytest.approx(iou(own, box.tolist()), abs=1e-5)

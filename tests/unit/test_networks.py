@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from labelers.images import ImageBatch
-from labelers.networks import Classifier, Detections, Detector, Network, open_network, softmax
+from labelers.networks import (
+    Classifier,
+    Detections,
+    Detector,
+    Network,
+    facts_of,
+    open_network,
+    softmax,
+)
 from labelers.truth import GroundTruth, Truth, check_fit
 from tests.conftest import draw
 from tests.networks import pooled_network, save_colour_network, save_detector, write_entries
@@ -149,14 +157,15 @@ def test_ground_truth_must_fit_the_networks(entries: Path, tmp_path: Path) -> No
     one = open_network("one", entries)
     rows = (Truth("red.png", true_class=0), Truth("far.png", true_class=7))
     with pytest.raises(TableError, match=r"far.png: expected a class index in 0\.\.2 for one"):
-        check_fit(GroundTruth(rows, {}, None), [one])
+        check_fit(GroundTruth(rows, {}, None), [facts_of(one)])
     save_colour_network(tmp_path / "two.onnx", classes=4)
+    two = open_network("two", entries)
     with pytest.raises(NetworkError, match="same classes, got one 3, two 4; is `background`"):
-        check_fit(GroundTruth(rows[:1], {}, None), [one, open_network("two", entries)])
+        check_fit(GroundTruth(rows[:1], {}, None), [facts_of(one), facts_of(two)])
     watcher = open_network("watcher", save_detector(tmp_path), "detection")
     with pytest.raises(NetworkError, match=r"watcher: expected to know every category.*zebra"):
-        check_fit(GroundTruth((), {1: "thing", 2: "zebra"}, None), [watcher])
-    check_fit(GroundTruth((), {5: "thing"}, None), [watcher])
+        check_fit(GroundTruth((), {1: "thing", 2: "zebra"}, None), [facts_of(watcher)])
+    check_fit(GroundTruth((), {5: "thing"}, None), [facts_of(watcher)])
 
 
 CLASSIFIERS = ["inception_v3", "vgg19", "densenet121", "alexnet", "resnext50_32x4d",
@@ -248,3 +257,30 @@ def test_torchvision_detections_are_in_parts_of_the_image() -> None:
     found = _to_detections(raw, torch.zeros(3, 20, 40))
     assert found.boxes.tolist() == [[0.25, 0.25, 0.75, 1.0]]
     assert (found.scores.tolist(), found.classes.tolist()) == ([0.75], [3])
+
+
+@pytest.mark.parametrize("scores", [[5.0, -3.0, -1.0], [0.5, 0.2, 0.1]])
+def test_what_is_no_probability_distribution_is_refused(
+    tmp_path: Path, scores: list[float]
+) -> None:
+    (tmp_path / "net.onnx").write_bytes(pooled_network(np.zeros((3, 3)), np.array(scores), 16))
+    path = write_entries(tmp_path, ["net"])
+    with path.open("a") as file:
+        file.write('output = "probabilities"\n')
+    with pytest.raises(NetworkError, match=r'expected probabilities that sum to 1.*"logits"\?'):
+        open_network("net", path)
+
+
+@pytest.mark.slow
+def test_torchvision_sums_do_not_depend_on_the_number_of_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    cache_state("mobilenet_v2", "IMAGENET1K_V1", tmp_path)
+    torch.set_num_threads(2)  # as in a process that labels alone
+    alone = classify(open_network("torchvision:mobilenet_v2", None), draw(), draw(seed=1))
+    torch.set_num_threads(1)  # as in one of many
+    one_of_many = classify(open_network("torchvision:mobilenet_v2", None), draw(), draw(seed=1))
+    assert (alone == one_of_many).all()

@@ -96,3 +96,11 @@ def test_sources_without_ground_truth(tmp_path: Path) -> None:
         list_sources(tmp_path / "empty")
     with pytest.raises(TableError, match="expected a folder"):
         list_sources(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("category", [{"id": 1, "name": "dog"}, {"id": 4, "name": "car"}])
+def test_a_category_that_stands_twice_is_refused(tmp_path: Path, category: dict[str, Any]) -> None:
+    content = coco()
+    content["categories"].append(category)
+    with pytest.raises(TableError, match="each category id and name once"):
+        read_coco(write(tmp_path / "instances.json", content))

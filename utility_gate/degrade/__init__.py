@@ -7,6 +7,7 @@ copy has to be stored; the SHA-256 in the label table proves that both made the 
 from utility_gate.degrade.base import Degradation, View
 from utility_gate.degrade.blur import DefocusBlur, MotionBlur
 from utility_gate.degrade.chain import Chain
+from utility_gate.degrade.codecs import OWN_COPIES, decode_copy
 from utility_gate.degrade.crop import Crop
 from utility_gate.degrade.jpeg import DEFAULT_QUALITIES, Jpeg, JpegTwice, ladder
 from utility_gate.degrade.light import LowLight, SensorNoise
@@ -26,6 +27,7 @@ PRISTINE = "none"
 
 __all__ = [
     "DEFAULT_QUALITIES",
+    "OWN_COPIES",
     "PRISTINE",
     "REGISTRY",
     "Chain",
@@ -40,6 +42,7 @@ __all__ = [
     "SensorNoise",
     "View",
     "Webp",
+    "decode_copy",
     "describe",
     "from_config",
     "from_json",

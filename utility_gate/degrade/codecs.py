@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, features
 
 from utility_gate.degrade.checks import rgb
+from utility_gate.errors import ImageError
 from utility_gate.images import MAX_PIXELS, DecodeLimits, Pixels, decode
 from utility_gate.images import encode_jpeg as encode_jpeg_420
 
@@ -18,12 +19,13 @@ SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 WEBP_METHOD = 4
 """libwebp's own default between speed (0) and size (6)."""
 
-_OWN_COPIES = DecodeLimits(max_bytes=2**31 - 1, max_pixels=MAX_PIXELS)
+OWN_COPIES = DecodeLimits(max_bytes=2**31 - 1, max_pixels=MAX_PIXELS)
+"""Limits for what was made here: a lossless copy of a photograph is larger than any upload."""
 
 
 def decode_copy(data: bytes) -> Pixels:
     """What `utility_gate.images.decode` sees in a copy made here; HWC uint8 RGB."""
-    return decode(data, _OWN_COPIES).pixels
+    return decode(data, OWN_COPIES).pixels
 
 
 def encode_png(pixels: Pixels) -> bytes:
@@ -45,7 +47,11 @@ def encode_jpeg(pixels: Pixels, quality: int, subsampling: str = "4:2:0") -> byt
 
 def _save(pixels: Pixels, format_: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(rgb(pixels)).save(buffer, format_, **options)
+    try:
+        Image.fromarray(rgb(pixels)).save(buffer, format_, **options)
+    except (OSError, ValueError) as error:
+        height, width = pixels.shape[:2]
+        raise ImageError(f"{format_} cannot hold {width} x {height} pixels: {error}") from error
     return buffer.getvalue()
 
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, WeightedRandomSampler
 
+from utility_gate.degrade import OWN_COPIES
 from utility_gate.errors import TableError
 from utility_gate.images import Pixels, decode
 from utility_gate.preprocess import Preprocess
@@ -67,8 +68,9 @@ def load_sides(
     """The labelled copies of one or more tables, made again from the sources below `images`.
 
     Further tables may label other copies of the same sources (more qualities) by the same
-    networks and rule. They add to training alone: validation and test copies are the decided
-    ones of the first table, so that calibration and measurement keep its mix of qualities.
+    networks and rule. They add to training alone, as do augmented sources: validation and test
+    copies are the decided ones of the first table's sources as they are, so that calibration and
+    measurement keep its mix.
 
     Raises:
         TableError: if the tables disagree, a source is missing or other than the tables', a copy
@@ -100,6 +102,8 @@ def count_labels(tables: Sequence[Path], validation_fraction: float) -> dict[str
     names = {1: "useful", 0: "non_useful", None: "undecided"}
     for label in read_labels(tables[0]):
         side = "validation" if is_validation(label, validation_fraction) else label.split
+        if label.augmentation and side != "train":
+            continue
         counts[side][names[label.label]] += 1
         sources[side].add(label.source)
     return {
@@ -138,7 +142,10 @@ def _choose(
         for label in read_labels(table):
             held_out = label.split == "test" or is_validation(label, validation_fraction)
             wanted = "unanimous" if held_out else targets
-            if (number == 0 or not held_out) and target_of(label, wanted) is not None:
+            # Augmented sources were chosen by their labels: to learn from, not to measure by.
+            if held_out and (number > 0 or label.augmentation):
+                continue
+            if target_of(label, wanted) is not None:
                 key = (label.source, label.augmentation, label.degradation, label.parameters)
                 rows.setdefault(key, label)
     return rows.values()
@@ -180,7 +187,7 @@ class CopyDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         copy = self.copies[index]
-        pixels = decode(copy.data, scale_to=self.scale_to).pixels
+        pixels = decode(copy.data, OWN_COPIES, scale_to=self.scale_to).pixels
         if self.augment:
             pixels = _jitter(pixels)
         batch = self.preprocess([pixels])

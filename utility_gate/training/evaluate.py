@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import torch
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
-from utility_gate.degrade import Jpeg
+from utility_gate.degrade import OWN_COPIES, Jpeg, decode_copy
 from utility_gate.errors import TableError
 from utility_gate.files import digest_bytes
 from utility_gate.images import decode
@@ -127,7 +127,7 @@ def evaluate(
     sources = np.array([copy.label.source for copy in sides.test])
     folders = np.array([source.split("/")[0] if "/" in source else "." for source in sources])
     utilities = _utilities(predictor, [copy.data for copy in sides.test])
-    resaved = [Jpeg(RESAVED_QUALITY).apply(decode(copy.data).pixels) for copy in sides.test]
+    resaved = [Jpeg(RESAVED_QUALITY).apply(decode_copy(copy.data)) for copy in sides.test]
     resaved_utilities = _utilities(predictor, resaved)
 
     def result(
@@ -241,7 +241,7 @@ def _labels(copies: list[LabelledCopy]) -> Labels:
 
 def _utilities(predictor: UtilityPredictor, images: list[bytes]) -> Scores:
     def judge(data: bytes) -> float:
-        image = predictor.decode(data)
+        image = predictor.decode(data, OWN_COPIES)
         return predictor.judge(image, predictor.crop(image))
 
     with ThreadPoolExecutor() as pool:
@@ -250,7 +250,7 @@ def _utilities(predictor: UtilityPredictor, images: list[bytes]) -> Scores:
 
 def _qualities(images: list[bytes]) -> Scores:
     def read(data: bytes) -> float:
-        table = decode(data, scale_to=1).luma_quantization
+        table = decode(data, OWN_COPIES, scale_to=1).luma_quantization
         return float(estimate_jpeg_quality(table)) if table else 100.0
 
     return np.array([read(data) for data in images])

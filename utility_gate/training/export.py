@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
 
 from utility_gate.checkpoint import ONNX, SAFETENSORS, ConformanceVector
-from utility_gate.degrade import Jpeg
+from utility_gate.degrade import OWN_COPIES, Jpeg
 from utility_gate.errors import CheckpointError
 from utility_gate.images import Pixels, decode
 from utility_gate.networks import open_session
@@ -112,7 +112,7 @@ def conformance_vectors(
     for photo in photos:
         for quality in (90, 25, 5):
             data = Jpeg(quality).apply(photo)
-            batch = preprocess([decode(data, scale_to=scale_to).pixels])
+            batch = preprocess([decode(data, OWN_COPIES, scale_to=scale_to).pixels])
             (logits,) = session.run(None, {"images": batch})
             utility = float(to_utility(np.asarray(logits, np.float64), temperature)[0])
             encoded = base64.b64encode(data).decode()
