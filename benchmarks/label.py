@@ -32,9 +32,9 @@ from labelers.config import make_label_config
 from labelers.images import ImageBatch
 from labelers.job import LabelJob
 from labelers.observe import ObserverSpec, open_networks
-from labelers.outputs import OBSERVATIONS
 from labelers.relabel import relabel
 from labelers.run import run
+from labelers.store import OBSERVATIONS
 from utility_gate.degrade import Jpeg, to_json
 from utility_gate.images import decode
 from utility_gate.tables import CLASSIFICATION_SCHEMA, write_table

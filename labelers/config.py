@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, model_validator
 
 from labelers.decide import describe_rule, make_rule
 from labelers.detectors import SCORE_FLOOR
@@ -49,7 +49,7 @@ class LabelConfig(BaseModel):
     task: Task = "classification"
     networks: tuple[str, ...] = Field(min_length=1)
     observe_only: tuple[str, ...] = ()
-    qualities: tuple[int, ...] | None = None
+    qualities: tuple[StrictInt, ...] | None = None
     degrade: tuple[dict[str, Any], ...] = ()
     reference: Reference = "truth"
     reference_score: Share = 0.5
@@ -90,9 +90,11 @@ class LabelConfig(BaseModel):
         except ValueError as error:
             raise ConfigError(str(error)) from error
         keys = [(degradation.name, to_json(degradation)) for degradation in made]
-        if len(set(keys)) != len(keys) or not keys:
+        if not keys:
+            raise ConfigError("expected at least one degradation, got none")
+        if len(set(keys)) != len(keys):
             twice = sorted({key for key in keys if keys.count(key) > 1})
-            raise ConfigError(f"expected at least one degradation, each once, got {twice} twice")
+            raise ConfigError(f"expected every degradation once, got {twice} twice")
         return tuple(made)
 
     def make_rule(self) -> Rule:
@@ -137,7 +139,13 @@ def load_label_config(path: Path) -> LabelConfig:
     """
     try:
         return make_label_config(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, ConfigError) as error:
+    except (
+        OSError,
+        UnicodeDecodeError,
+        tomllib.TOMLDecodeError,
+        RecursionError,
+        ConfigError,
+    ) as error:
         raise ConfigError(f"{path}: not a labelling configuration: {error}") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from itertools import groupby
@@ -32,7 +33,8 @@ def keep_copy(folder: Path, digest: str, encoded: bytes) -> None:
         partial.write_bytes(encoded)
         partial.replace(file)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise TableError(f"{file}: the copy could not be kept: {error}") from error
 
 

@@ -130,8 +130,12 @@ def judges_of(metadata: Mapping[str, Any]) -> tuple[list[str], Rule, str, float]
     Raises:
         TableError: if the table does not say how it was made.
     """
-    if not {"voters", "rule", "task", "reference", "reference_score"} <= set(metadata):
-        raise TableError(f"expected a table made by `utility-gate label`, got {sorted(metadata)}")
+    missing = {"voters", "networks", "rule", "task", "reference", "reference_score"} - set(metadata)
+    if missing or metadata["task"] not in RULES:
+        raise TableError(
+            "expected a table made by `utility-gate label`; its metadata lack "
+            f"{', '.join(sorted(missing)) or 'a known task'}"
+        )
     values = {name: value for name, value in metadata["rule"].items() if name != "name"}
     rule = make_rule(metadata["task"], values)
     return metadata["voters"], rule, metadata["reference"], metadata["reference_score"]

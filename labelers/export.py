@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -15,6 +16,7 @@ from pathlib import Path
 from pyarrow import csv
 
 from labelers.copies import suffix_of
+from labelers.store import refuse_run_file
 from utility_gate.errors import TableError
 from utility_gate.remake import remake_source
 from utility_gate.tables import LABEL_SCHEMA, read_labels, read_table
@@ -30,13 +32,15 @@ def export_csv(labels: Path, out: Path) -> int:
     Raises:
         TableError: if the table cannot be read or `out` not be written.
     """
+    refuse_run_file(out)
     table = read_table(labels, LABEL_SCHEMA)
     partial = out.with_name(out.name + ".partial")
     try:
         csv.write_csv(table.cast(LABEL_SCHEMA), partial)
         partial.replace(out)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise TableError(f"{out}: could not be written: {error}") from error
     return len(table)
 
@@ -91,7 +95,8 @@ def _write_shard(samples: Iterable[tuple[int, Sample]], path: Path) -> None:
                 _add(tar, f"{number:09d}.json", row.encode())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise TableError(f"{path}: the shard could not be written: {error}") from error
 
 

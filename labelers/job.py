@@ -48,6 +48,13 @@ class LabelJob:
                 'expected --truth FILE with reference = "truth", and none with reference = '
                 f'"pristine"; got reference = "{self.config.reference}" and truth {self.truth}'
             )
+        for name, folder in (("out", self.out), ("keep_copies", self.keep_copies)):
+            inside = folder is not None and folder.resolve().is_relative_to(self.images.resolve())
+            if inside and self.truth is None:
+                raise ConfigError(
+                    f"{name}: expected a folder outside {self.images}, every image of which is a "
+                    f"source, got {folder}"
+                )
 
 
 def read_ground_truth(job: LabelJob) -> GroundTruth:

@@ -28,7 +28,7 @@ from labelers.truth import Truth
 from utility_gate.augment import parse
 from utility_gate.degrade import PRISTINE, Degradation, View, decode_copy, to_json
 from utility_gate.errors import CorruptImageError, ImageError
-from utility_gate.files import digest_bytes
+from utility_gate.files import digest_bytes, read_source
 from utility_gate.images import DecodeLimits, Pixels, decode
 from utility_gate.tables import OBSERVATION_SCHEMAS, to_table
 from utility_gate.types import Copy
@@ -109,13 +109,14 @@ class Observer:
         started = time.perf_counter()
         digest = None
         try:
-            data = (self.spec.images / item.truth.path).read_bytes()
+            data = read_source(self.spec.images / item.truth.path)
             digest = digest_bytes(data)
             pixels = _decode_source(data, item.truth)
-        except (OSError, ImageError) as error:
-            # The message must not hang on where the images lie: tables are compared by byte.
-            reason = str(error).replace(str(self.spec.images / item.truth.path), item.truth.path)
-            return Skipped(item.number, digest, reason)
+        except OSError as error:
+            # Without the place where the images lie: tables are compared by byte.
+            return Skipped(item.number, None, error.strerror or str(error))
+        except ImageError as error:
+            return Skipped(item.number, digest, str(error))
         pixels, truth = _augment(pixels, item.truth, item.augmentation)
         looks = [_start(network, truth, self.spec) for network in self.networks]
         rows: list[list[Any]] = [[] for _ in looks]
@@ -164,6 +165,11 @@ def open_networks(config: LabelConfig, networks_file: Path | None) -> list[Netwo
 
 def _decode_source(data: bytes, truth: Truth) -> Pixels:
     image = decode(data, DecodeLimits())
+    if image.turned and truth.boxes is not None:
+        raise CorruptImageError(
+            "expected an image as it lies in the file, got one that its EXIF turns: whether the "
+            "boxes are turned too is not known; store it upright"
+        )
     if truth.size is not None and truth.size != (image.width, image.height):
         raise CorruptImageError(
             f"expected {truth.size[0]} x {truth.size[1]} pixels as in the ground truth, got "

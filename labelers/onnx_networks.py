@@ -60,9 +60,17 @@ def open_classifier(spec: OnnxClassifierSpec, temperature: float = 1.0) -> Class
     def prepare(images: ImageBatch) -> npt.NDArray[Any]:
         return spec.preprocess.normalize(images.crops(spec.preprocess))
 
-    def forward(batch: npt.NDArray[Any]) -> Probabilities:
+    # Networks exported for one image at a time say so in their input's shape.
+    step = session.get_inputs()[0].shape[0]
+    if isinstance(step, int) and step != 1:
+        raise NetworkError(f"[{spec.name}]: expected a free batch size or 1, got {step}")
+
+    def run(batch: npt.NDArray[Any]) -> npt.NDArray[Any]:
         (raw,) = session.run([output_name], {input_name: batch})
-        scores = np.asarray(raw).reshape(len(batch), -1)
+        return np.asarray(raw).reshape(len(batch), -1)
+
+    def forward(batch: npt.NDArray[Any]) -> Probabilities:
+        scores = np.concatenate([run(one[None]) for one in batch]) if step == 1 else run(batch)
         if spec.output == "probabilities":
             _check_probabilities(scores, spec.name)
         scores = scores[:, 1 if spec.background else 0 :]

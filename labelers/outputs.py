@@ -11,14 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from labelers.balance import SideCounts
-from labelers.store import digest_source
+from labelers.store import LABELS, OBSERVATIONS, SKIPPED, digest_source
 from utility_gate.errors import TableError
 from utility_gate.files import digest_file
 from utility_gate.tables import LABEL_SCHEMA, read_table
-
-OBSERVATIONS = "observations.parquet"
-LABELS = "labels.parquet"
-SKIPPED = "skipped.csv"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +71,11 @@ def read_outputs(out: Path, images: Path, manifest: dict[str, Any]) -> LabelResu
     Raises:
         TableError: if they are not; nothing is touched.
     """
-    for name, digest in manifest["outputs"].items():
+    outputs, balance = manifest["outputs"], manifest.get("balance")
+    known = isinstance(outputs, dict) and set(outputs) == {OBSERVATIONS, LABELS, SKIPPED}
+    if not known or not isinstance(balance, list) or "observations" not in manifest:
+        raise TableError(f"{out}: expected the manifest of a finished run, got another")
+    for name, digest in outputs.items():
         if digest_source(out / name) != digest:
             raise TableError(
                 f"{out / name}: expected the file that the finished run wrote (SHA-256 "
@@ -91,7 +91,7 @@ def read_outputs(out: Path, images: Path, manifest: dict[str, Any]) -> LabelResu
                              "--out")  # fmt: skip
     rounds = tuple(
         Round(entry["augmented"], tuple(SideCounts(**counts) for counts in entry["counts"]))
-        for entry in manifest["balance"]
+        for entry in balance
     )
     return LabelResult(
         labels=labels,

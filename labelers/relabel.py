@@ -9,9 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from labelers.config import digest_config
-from labelers.decide import decide_as, describe_rule, make_rule, read_for_rules
-from labelers.outputs import LABELS, OBSERVATIONS
-from labelers.store import MANIFEST
+from labelers.decide import decide_as, describe_rule, judges_of, make_rule, read_for_rules
+from labelers.store import OBSERVATIONS, refuse_run_file
 from utility_gate.errors import TableError
 from utility_gate.files import digest_file
 from utility_gate.tables import read_metadata, write_table
@@ -28,11 +27,9 @@ def relabel(
         ConfigError: for a threshold that the task's rule does not have or that is out of range.
     """
     path = folder / OBSERVATIONS
-    if out.resolve() in {(folder / name).resolve() for name in (OBSERVATIONS, LABELS, MANIFEST)}:
-        raise TableError(f"{out}: expected a file beside those of the run, which stay as they are")
+    refuse_run_file(out)
     metadata = read_metadata(path)
-    if "rule" not in metadata:
-        raise TableError(f"{path}: expected observations made by `utility-gate label`")
+    judges_of(metadata)
     known = list(metadata["networks"])
     strangers = [name for name in voters or () if name not in known]
     if strangers or len(set(voters or ())) != len(voters or ()):

@@ -55,6 +55,7 @@ class CcspRule:
     operator: Operator = "unanimous"
 
     def __post_init__(self) -> None:
+        _check_numbers(t_high=self.t_high, t_low=self.t_low, recognition=self.recognition)
         ordered = self.t_low <= self.t_high
         if not (is_probability(self.t_low) and is_probability(self.t_high) and ordered):
             raise ValueError(
@@ -94,6 +95,11 @@ class DetectionRule:
     operator: Operator = "unanimous"
 
     def __post_init__(self) -> None:
+        _check_numbers(score=self.score, iou=self.iou, recognition=self.recognition)
+        if not isinstance(self.require_pristine, bool):
+            raise ValueError(
+                f"expected require_pristine true or false, got {self.require_pristine!r}"
+            )
         if not (is_probability(self.score) and is_probability(self.iou)):
             raise ValueError(f"expected score and iou in [0, 1], got {self.score} and {self.iou}")
         _check_common(self.recognition, self.operator)
@@ -160,6 +166,12 @@ def combine(rule: Rule, votes: Votes, utilities: Confidences) -> Votes:
 
 def _votes(useful: Flags, non_useful: Flags) -> Votes:
     return np.where(useful, USEFUL, np.where(non_useful, NON_USEFUL, UNDECIDED)).astype(np.int8)
+
+
+def _check_numbers(**values: float) -> None:
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"expected a number for {name}, got {value!r}")
 
 
 def _check_common(recognition: float, operator: str) -> None:

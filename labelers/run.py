@@ -18,16 +18,22 @@ from labelers.evidence import COLUMNS, COPY_COLUMNS
 from labelers.job import LabelJob, describe, observer_spec, read_ground_truth, source_items
 from labelers.networks import fingerprint
 from labelers.outputs import (
-    LABELS,
-    OBSERVATIONS,
-    SKIPPED,
     LabelResult,
     Round,
     describe_outputs,
     read_outputs,
     write_skipped,
 )
-from labelers.store import PartStore, claim, read_manifest, require_same_job, write_manifest
+from labelers.store import (
+    LABELS,
+    OBSERVATIONS,
+    SKIPPED,
+    PartStore,
+    claim,
+    read_manifest,
+    require_same_job,
+    write_manifest,
+)
 from labelers.truth import GroundTruth
 from labelers.work import Report, Work
 from utility_gate.degrade import PRISTINE
@@ -62,6 +68,7 @@ def run(job: LabelJob, progress: Report | None = None) -> LabelResult:
         if before is not None:
             require_same_job(job.out, before["job"], description)
             if "outputs" in before:
+                PartStore(job.out, description, job.images).remove()  # killed while it did so
                 return _finish(job, read_outputs(job.out, job.images, before))
         write_manifest(job.out, {"job": description})
         # 2. Observe: the sources first, then whatever balancing asks for, round by round.

@@ -6,6 +6,7 @@ at any moment goes on where it stood.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import logging
@@ -21,12 +22,16 @@ import pyarrow as pa
 from labelers.observe import Observed, Outcome, Skipped, WorkItem
 from labelers.provenance import differences, digest_job
 from utility_gate.errors import TableError
-from utility_gate.files import digest_file
+from utility_gate.files import digest_bytes, read_source
 from utility_gate.tables import OBSERVATION_SCHEMAS, read_metadata, read_table, write_table
 
 log = logging.getLogger(__name__)
 
+OBSERVATIONS = "observations.parquet"
+LABELS = "labels.parquet"
+SKIPPED = "skipped.csv"
 MANIFEST = "manifest.json"
+RUN_FILES = (OBSERVATIONS, LABELS, SKIPPED, MANIFEST)
 PART_SOURCES = 16
 """A killed run loses what it had of so many sources at most, and those in the workers' hands."""
 
@@ -115,6 +120,16 @@ class PartStore:
                 raise ValueError(f"{path} has changed since")
 
 
+def refuse_run_file(out: Path) -> None:
+    """A run's own files are written by the run alone.
+
+    Raises:
+        TableError: if `out` is one, of whatever run.
+    """
+    if out.name in RUN_FILES and (out.resolve().parent / MANIFEST).exists():
+        raise TableError(f"{out}: expected a file beside those of the run, which stay as they are")
+
+
 def part_items(items: Sequence[WorkItem]) -> list[Sequence[WorkItem]]:
     """The items of each part, in order."""
     return [items[n : n + PART_SOURCES] for n in range(0, len(items), PART_SOURCES)]
@@ -123,7 +138,7 @@ def part_items(items: Sequence[WorkItem]) -> list[Sequence[WorkItem]]:
 def digest_source(path: Path) -> str | None:
     """SHA-256 of a source as it is now; None if it cannot be read."""
     try:
-        return digest_file(path)
+        return digest_bytes(read_source(path))
     except OSError:
         return None
 
@@ -158,7 +173,7 @@ def read_manifest(out: Path) -> dict[str, Any] | None:
     try:
         manifest: dict[str, Any] = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
         if not isinstance(manifest["job"], dict):
-            raise ValueError(f"job: {manifest['job']!r}")
+            raise TypeError(f"job: {manifest['job']!r}")
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:
@@ -182,7 +197,8 @@ def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise TableError(f"{path}: could not be written: {error}") from error
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from labelers.networks import Classifier, Detector, NetworkFacts
@@ -15,6 +16,12 @@ from utility_gate.errors import NetworkError, TableError
 from utility_gate.files import digest_file, find_images
 
 Box = tuple[float, float, float, float]
+
+
+_MALFORMED = (
+    OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
+)  # fmt: skip
+"""What JSON of another shape than COCO's raises while it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +57,12 @@ def read_truth(path: Path) -> GroundTruth:
         TableError: if the file, a column or a value is missing, or a path stands twice.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # spreadsheets write a BOM
             reader = csv.DictReader(file)
             missing = {"path", "class_index"} - set(reader.fieldnames or [])
             if missing:
                 raise TableError(f"{path}: expected columns path,class_index; missing {missing}")
-            rows = [_class_row(path, number, row) for number, row in enumerate(reader, 2)]
+            rows = [_class_row(path, reader.line_num, row) for row in reader if _is_filled(row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path}: expected a CSV table of ground truth: {error}") from error
     return _finish(path, rows, {})
@@ -71,15 +78,15 @@ def read_coco(path: Path) -> GroundTruth:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        names = {int(c["id"]): str(c["name"]) for c in content["categories"]}
-        images = {int(image["id"]): image for image in content["images"]}
+        names = {_whole(c["id"]): _text(c["name"]) for c in content["categories"]}
+        images = {_whole(image["id"]): image for image in content["images"]}
         objects: dict[int, list[tuple[Box, int]]] = {number: [] for number in images}
         for annotation in content["annotations"]:
             found = _object(path, annotation, names, images)
             if found is not None:
                 objects[annotation["image_id"]].append(found)
         rows = [_objects_row(image, objects[number]) for number, image in images.items()]
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except _MALFORMED as error:
         raise TableError(
             f"{path}: expected COCO ground truth (images, annotations, categories): {error!r}"
         ) from error
@@ -156,37 +163,79 @@ def class_numbers(names: dict[int, str], network: Detector | NetworkFacts) -> di
     return {number: own[name] for number, name in names.items()}
 
 
+def _is_filled(row: dict[str, str]) -> bool:
+    return any(value and value.strip() for value in row.values() if isinstance(value, str))
+
+
 def _class_row(path: Path, number: int, row: dict[str, str]) -> Truth:
-    try:
-        return Truth(row["path"], true_class=int(row["class_index"]))
-    except (TypeError, ValueError) as error:
-        raise TableError(
-            f"{path}: line {number}: expected an integer class_index, got {row['class_index']!r}"
-        ) from error
+    text = row["class_index"]
+    if text is None or not (text.strip().isascii() and text.strip().lstrip("-").isdigit()):
+        raise TableError(f"{path}: line {number}: expected an integer class_index, got {text!r}")
+    return Truth(row["path"], true_class=int(text))
 
 
 def _object(
     path: Path, annotation: dict[str, Any], names: dict[int, str], images: dict[int, Any]
 ) -> tuple[Box, int] | None:
-    x, y, width, height = map(float, annotation["bbox"])
-    category = annotation["category_id"]
+    """An annotation's box and category; None for a crowd, and for a box of which nothing lies in
+    the image."""
+    where = f"{path}: annotation {annotation.get('id')}"
+    box, category = annotation["bbox"], annotation["category_id"]
+    numbers = isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
+    if not numbers or not all(math.isfinite(value) for value in box):
+        raise TableError(f"{where}: expected bbox [x, y, width, height] in numbers, got {box!r}")
     if category not in names or annotation["image_id"] not in images:
         raise TableError(
-            f"{path}: annotation {annotation.get('id')}: expected a listed image and category, "
-            f"got image {annotation['image_id']} and category {category}"
+            f"{where}: expected a listed image and category, got image "
+            f"{annotation['image_id']!r} and category {category!r}"
         )
-    if annotation.get("iscrowd") or not (width > 0 and height > 0):
+    if annotation.get("iscrowd", 0) not in (0, 1):
+        raise TableError(f"{where}: expected iscrowd 0 or 1, got {annotation['iscrowd']!r}")
+    x, y, width, height = map(float, box)
+    image = images[annotation["image_id"]]
+    right, bottom = image.get("width", math.inf), image.get("height", math.inf)
+    shown = width > 0 and height > 0 and x < right and y < bottom and x + width > 0 < y + height
+    if annotation.get("iscrowd") or not shown:
         return None
     return (x, y, x + width, y + height), category
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _objects_row(image: dict[str, Any], objects: list[tuple[Box, int]]) -> Truth:
-    size = (int(image["width"]), int(image["height"])) if "width" in image else None
+    known = "width" in image
+    size = (_whole(image["width"]), _whole(image["height"])) if known else None
     boxes, categories = tuple(box for box, _ in objects), tuple(number for _, number in objects)
-    return Truth(str(image["file_name"]), boxes=boxes, categories=categories, size=size)
+    return Truth(_text(image["file_name"]), boxes=boxes, categories=categories, size=size)
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"expected a whole number, got {value!r}")
+    return value
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, got {value!r}")
+    return value
+
+
+def _check_path(table: Path, path: str) -> None:
+    """What is below the image folder, and can be the name of a file."""
+    parts = PurePosixPath(path)
+    writable = "\0" not in path and path.encode(errors="replace").decode() == path
+    if not path or not writable or parts.is_absolute() or ".." in parts.parts:
+        raise TableError(f"{table}: expected paths below the image folder, got {path!r}")
+    if str(parts) != path:
+        raise TableError(f"{table}: expected the path {str(parts)!r}, got {path!r}")
 
 
 def _finish(path: Path, rows: list[Truth], names: dict[int, str]) -> GroundTruth:
+    for row in rows:
+        _check_path(path, row.path)
     twice = sorted(name for name, times in Counter(r.path for r in rows).items() if times > 1)
     if twice:
         raise TableError(f"{path}: expected each image once, found twice: {twice[:5]}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import stat
 from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
@@ -11,6 +13,17 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 def digest_bytes(data: bytes) -> str:
     """SHA-256 of `data`, 64 hex digits."""
     return hashlib.sha256(data).hexdigest()
+
+
+def read_source(path: Path) -> bytes:
+    """The bytes of an ordinary file; a pipe or a device would be waited for, perhaps for ever.
+
+    Raises:
+        OSError: if it is none, or cannot be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "expected an ordinary file")
+    return path.read_bytes()
 
 
 def digest_file(path: Path) -> str:

@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from utility_gate.errors import (
     ConfigError,
     CorruptImageError,
+    ImageError,
     ImageTooLargeError,
     NotAnImageError,
 )
@@ -73,7 +74,7 @@ class DecodedImage:
     `pixels` is HWC uint8, RGB, 0-255, upright (EXIF applied); it may be smaller than
     `width` x `height` when the decoder was allowed to scale. `width` and `height` are the
     file's own, upright. `luma_quantization` holds a JPEG's 64 luma steps in zigzag-free
-    (row-major) order, else None.
+    (row-major) order, else None. `turned` says whether EXIF turned or mirrored the file's pixels.
     """
 
     pixels: Pixels
@@ -81,6 +82,7 @@ class DecodedImage:
     width: int
     height: int
     luma_quantization: tuple[int, ...] | None
+    turned: bool = False
 
 
 def decode(
@@ -180,6 +182,7 @@ def _load(image: Image.Image, scale_to: int | None) -> DecodedImage:
         width=width,
         height=height,
         luma_quantization=quantization,
+        turned=turn is not None,
     )
 
 
@@ -220,11 +223,16 @@ def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
 
     Raises:
         ValueError: if the quality or the array's shape or type is out of range.
+        ImageError: if a side is longer than a JPEG can hold (65,500 pixels).
     """
     if not 1 <= quality <= 100:
         raise ValueError(f"expected a JPEG quality in 1..100, got {quality}")
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"expected HWC uint8 RGB, got {pixels.dtype} {pixels.shape}")
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    try:
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    except OSError as error:
+        height, width = pixels.shape[:2]
+        raise ImageError(f"JPEG cannot hold {width} x {height} pixels: {error}") from error
     return buffer.getvalue()

@@ -152,6 +152,13 @@ def read_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = No
         table = file.read(list(columns or schema.names))
     except (OSError, pa.ArrowException) as error:
         raise TableError(f"{path}: expected a Parquet table: {error}") from error
+    for name in table.column_names:
+        if not schema.field(name).nullable and table[name].null_count:
+            raise TableError(f"{path}: holds an impossible value: {name} null")
+        if not _is_alike(table[name].type, schema.field(name).type):
+            raise TableError(
+                f"{path}: expected {name} as {schema.field(name).type}, got {table[name].type}"
+            )
     for name in set(_PROBABILITIES) & set(table.column_names):
         _check_probabilities(table[name], name, path)
     return table
@@ -218,6 +225,12 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_alike(found: pa.DataType, expected: pa.DataType) -> bool:
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    return bool(found.equals(expected) or (pa.types.is_list(expected) and pa.types.is_list(found)))
 
 
 def _check_probabilities(column: pa.ChunkedArray, name: str, path: Path) -> None:

@@ -15,9 +15,8 @@ import pyarrow.compute as pc
 
 from labelers.decide import judges_of, read_for_rules, vote
 from labelers.evidence import Grid, gather
-from labelers.outputs import LABELS, OBSERVATIONS, SKIPPED
 from labelers.rules import UNDECIDED, DetectionRule, Evidence, Rule, Votes
-from labelers.store import MANIFEST, read_manifest
+from labelers.store import LABELS, MANIFEST, OBSERVATIONS, SKIPPED, read_manifest
 from utility_gate.degrade.base import canonical
 from utility_gate.errors import TableError
 from utility_gate.tables import LABEL_SCHEMA, read_metadata, read_table

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from labelers.balance import count_sides
 from labelers.config import LabelConfig, load_label_config, make_label_config
@@ -117,7 +119,7 @@ class TestTables:
         run(job)
         text = (job.out / "skipped.csv").read_text()
         assert 'broken.png,"expected a JPEG, PNG or WebP image' in text
-        assert "missing.png,[Errno 2] No such file or directory: 'missing.png'," in text
+        assert "missing.png,No such file or directory," in text
         assert str(job.images) not in text
 
     def test_observations_hold_what_the_networks_said(self, job: LabelJob) -> None:
@@ -230,11 +232,18 @@ class TestRefusals:
             ({"observe_only": ("one",)}, "distinct networks"),
             ({"qualities": (0,)}, "JPEG quality in 1..100"),
             ({"qualities": (30, 30)}, "distinct JPEG qualities"),
-            ({"qualities": (30,), "degrade": ({"kind": "jpeg", "quality": 30},)}, "each once"),
+            (
+                {"qualities": (30,), "degrade": ({"kind": "jpeg", "quality": 30},)},
+                "every degradation once",
+            ),
             ({"qualities": (), "degrade": ()}, "at least one degradation"),
             ({"degrade": ({"kind": "rain"},)}, "rain"),
             ({"rule": {"t_high": 0.0}}, "t_low <= t_high"),
             ({"rule": {"iou": 0.5}}, "expected only t_high"),
+            ({"rule": {"t_high": True}}, "expected a number for t_high, got True"),
+            ({"rule": {"t_high": "0.9"}}, "expected a number for t_high, got '0.9'"),
+            ({"qualities": (True,)}, "qualities"),
+            ({"task": "detection", "rule": {"require_pristine": "false"}}, "true or false"),
             ({"task": "detection", "rule": {"score": 0.01}}, "score >= 0.05"),
             ({"task": "detection", "reference_score": 0.01}, "at least 0.05"),
             ({"temperature": {"nobody": 2.0}}, "temperature"),
@@ -246,6 +255,11 @@ class TestRefusals:
     def test_impossible_configurations(self, values: dict[str, Any], message: str) -> None:
         with pytest.raises(ConfigError, match=message):
             config(**values)
+
+    def test_out_inside_the_sources(self, job: LabelJob) -> None:
+        own = config(reference="pristine")
+        with pytest.raises(ConfigError, match="out: expected a folder outside"):
+            dataclasses.replace(job, config=own, truth=None, out=job.images / "labels")
 
     def test_configuration_files(self, tmp_path: Path) -> None:
         path = tmp_path / "label.toml"
@@ -433,6 +447,15 @@ class TestDegradations:
         assert len(result.skipped) == 2
 
     def test_a_copy_that_its_format_cannot_hold_skips_the_image(self, job: LabelJob) -> None:
+        (job.images / "red.png").write_bytes(encode(np.zeros((2, 66000, 3), np.uint8), "PNG"))
+        result = run(job)
+        assert "JPEG cannot hold 66000 x 2 pixels" in dict(result.skipped)["red.png"]
+
+    def test_a_pipe_in_the_place_of_an_image_is_not_waited_for(self, job: LabelJob) -> None:
+        os.mkfifo(job.images / "missing.png")
+        assert dict(run(job).skipped)["missing.png"] == "expected an ordinary file"
+
+    def test_webp_cannot_hold_long_images(self, job: LabelJob) -> None:
         (job.images / "red.png").write_bytes(encode(np.zeros((2, 16390, 3), np.uint8), "PNG"))
         result = run(change(job, degrade=({"kind": "webp", "quality": 50},)))
         assert "WEBP cannot hold 16390 x 2 pixels" in dict(result.skipped)["red.png"]
@@ -665,6 +688,13 @@ class TestDetection:
         by_copy = zip(*(loose[n].to_pylist() for n in ("source", "degradation", "label")),
                       strict=True)  # fmt: skip
         assert ("grey.png", "jpeg", 1) in by_copy
+
+    def test_an_image_that_exif_turns_is_left_out(self, watched: LabelJob) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 3  # upside down: the size stays, the boxes would not fit
+        grey = np.full((60, 80, 3), (100, 0, 0), np.uint8)
+        (watched.images / "grey.png").write_bytes(encode(grey, "PNG", exif=exif))
+        assert "its EXIF turns" in dict(run(watched).skipped)["grey.png"]
 
     def test_an_image_of_another_size_than_the_truth_says_is_left_out(
         self, watched: LabelJob

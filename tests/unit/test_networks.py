@@ -284,3 +284,20 @@ def test_torchvision_sums_do_not_depend_on_the_number_of_workers(
     torch.set_num_threads(1)  # as in one of many
     one_of_many = classify(open_network("torchvision:mobilenet_v2", None), draw(), draw(seed=1))
     assert (alone == one_of_many).all()
+
+
+def test_networks_for_one_image_at_a_time_are_run_one_by_one(tmp_path: Path) -> None:
+    import onnx
+
+    save_colour_network(tmp_path / "one.onnx")
+    model = onnx.load(str(tmp_path / "one.onnx"))
+    for size in (1, 4):
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+        model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = size
+        onnx.save(model, str(tmp_path / f"by{size}.onnx"))
+    path = write_entries(tmp_path, ["one", "by1", "by4"])
+    images = [plain(255), plain(0, 255), plain(90, 80)]
+    expected = classify(open_network("one", path), *images)
+    assert (classify(open_network("by1", path), *images) == expected).all()
+    with pytest.raises(NetworkError, match="expected a free batch size or 1, got 4"):
+        open_network("by4", path)

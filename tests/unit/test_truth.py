@@ -20,6 +20,11 @@ from utility_gate.files import digest_file
         ("path,class_index\na.jpg,cat\n", "line 2: expected an integer class_index, got 'cat'"),
         ("path,class_index\na.jpg,1\na.jpg,2\n", "found twice"),
         ("path,class_index\n", "found none"),
+        ("path,class_index\n/a.jpg,1\n", "below the image folder, got '/a.jpg'"),
+        ("path,class_index\n../a.jpg,1\n", "below the image folder"),
+        ("path,class_index\n\n\na.jpg,x\n", "line 4: expected an integer"),
+        ("path,class_index\n./a.jpg,1\n", "expected the path 'a.jpg'"),
+        ("path,class_index\na.jpg,1_0\n", "expected an integer class_index, got '1_0'"),
     ],
 )
 def test_wrong_class_tables_are_named(tmp_path: Path, text: str, message: str) -> None:
@@ -28,6 +33,12 @@ def test_wrong_class_tables_are_named(tmp_path: Path, text: str, message: str) -
         read_truth(tmp_path / "truth.csv")
     with pytest.raises(TableError, match="ground truth"):
         read_truth(tmp_path / "absent.csv")
+
+
+def test_what_spreadsheets_write_is_read(tmp_path: Path) -> None:
+    text = "\ufeffpath,class_index\r\na.jpg,1\r\n,\r\n"
+    (tmp_path / "truth.csv").write_text(text, encoding="utf-8")
+    assert read_truth(tmp_path / "truth.csv").rows == (Truth("a.jpg", true_class=1),)
 
 
 def coco() -> dict[str, Any]:
@@ -104,3 +115,34 @@ def test_a_category_that_stands_twice_is_refused(tmp_path: Path, category: dict[
     content["categories"].append(category)
     with pytest.raises(TableError, match="each category id and name once"):
         read_coco(write(tmp_path / "instances.json", content))
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value", "message"),
+    [
+        ("annotations", "bbox", [1, 2, float("nan"), 3], "in numbers"),
+        ("annotations", "bbox", "1234", "in numbers"),
+        ("annotations", "bbox", [1, 2, 10**400, 3], "expected COCO ground truth"),
+        ("annotations", "category_id", "3", "category '3'"),
+        ("annotations", "iscrowd", "0", "iscrowd 0 or 1, got '0'"),
+        ("images", "id", 1.7, "whole number, got 1.7"),
+        ("images", "file_name", None, "a text, got None"),
+        ("images", "file_name", "a\0b", "below the image folder"),
+        ("images", "file_name", "\ud800.jpg", "below the image folder"),
+        ("categories", "name", 3, "a text, got 3"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(
+    tmp_path: Path, where: str, key: str, value: object, message: str
+) -> None:
+    content = coco()
+    content[where][0][key] = value
+    with pytest.raises(TableError, match=message):
+        read_coco(write(tmp_path / "instances.json", content))
+
+
+@pytest.mark.parametrize("box", [[40, 0, 5, 5], [-9, 0, 5, 5], [0, 30, 5, 5], [1, 1, -3, 4]])
+def test_boxes_of_which_nothing_can_be_seen_are_left_out(tmp_path: Path, box: list[int]) -> None:
+    content = coco()
+    content["annotations"][0]["bbox"] = box
+    assert read_coco(write(tmp_path / "instances.json", content)).rows[0].boxes == ()
