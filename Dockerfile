@@ -6,12 +6,16 @@ FROM python:3.11-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /opt/venv
 ENV PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# Before the sources, so that changing those does not fetch everything again. The lock holds what
+# builds the project (setuptools) too, so that nothing unlocked is fetched afterwards.
+COPY requirements.lock ./
+RUN pip install --require-hashes -r requirements.lock
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY utility_gate ./utility_gate
 COPY labelers ./labelers
 COPY server ./server
 COPY cli ./cli
-RUN pip install -c constraints.txt .
+RUN pip install --no-deps --no-build-isolation .
 
 FROM build AS build-train
 RUN pip install -c constraints.txt '.[label,train,ray,report]'
@@ -30,8 +34,9 @@ CMD ["train", "--help"]
 FROM base AS gate
 COPY --from=build /opt/venv /opt/venv
 USER 10001
-# Inside a container the gate listens on all addresses; publish its ports to trusted networks only.
-ENV UTILITY_GATE_HOST=0.0.0.0
+# Inside a container the gate listens on all addresses, unencrypted unless it is given
+# UTILITY_GATE_TLS_CERTIFICATE and UTILITY_GATE_TLS_KEY: publish its ports to trusted networks only.
+ENV UTILITY_GATE_HOST=0.0.0.0 UTILITY_GATE_ALLOW_PLAINTEXT=true
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=4s --start-period=15s --retries=3 \

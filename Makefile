@@ -9,7 +9,7 @@ PROTOS := $(shell find proto -name '*.proto')
 BUF := tools/buf/node_modules/.bin/buf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test check lint types imports proto proto-check unit docs bench constraints clean
+.PHONY: help demo serve test check lint types imports proto proto-check unit docs bench constraints lock clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +51,7 @@ docs: $(VENV)/.service  ## write docs/settings.md from the settings themselves
 
 bench: $(VENV)/.dev  ## run the benchmarks
 	$(BIN)/python -m benchmarks.gate
+	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.label
 
 constraints:  ## pin the newest versions that pyproject.toml allows
@@ -58,6 +59,10 @@ constraints:  ## pin the newest versions that pyproject.toml allows
 	$(VENV)-resolve/bin/python tools/resolve_constraints.py > constraints.txt.new
 	mv constraints.txt.new constraints.txt
 	rm -rf $(VENV)-resolve
+
+lock: $(VENV)/.dev  ## write requirements.lock, with hashes, from constraints.txt
+	$(BIN)/python tools/lock_requirements.py > requirements.lock.new
+	mv requirements.lock.new requirements.lock
 
 clean:  ## remove the environments and caches
 	rm -rf $(VENV) $(PROTO_VENV) tools/buf/node_modules build .mypy_cache .ruff_cache .pytest_cache

@@ -1,18 +1,18 @@
 """Labelling against its own ceiling: the networks' forward passes and nothing else.
 
 Run with `make bench`: three architectures of torchvision's with random weights, exported to ONNX,
-on photographs of scikit-image scaled to 500x375. With your own networks:
+on photographs of scikit-image: JPEG at nine qualities of 500x375, and blur, noise and messengers of
+1600x1200, whose lossless copies cost far more to make. With your own networks:
 
     python -m benchmarks.label --networks networks.toml --names inception_v3 resnet50 mobilenet_v1
 
-The job (decode, nine copies, encode, decode, resize, all networks, rules, Parquet) and the ceiling
-(the same batches, made beforehand) run alternately, in as many processes.
+The job (decode, copies, resize, all networks, rules, Parquet) and the ceiling (the same
+batches, made beforehand) run alternately, in as many processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import multiprocessing
 import os
 import statistics
@@ -21,7 +21,9 @@ import time
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -41,12 +43,36 @@ from utility_gate.tables import CLASSIFICATION_SCHEMA, write_table
 
 ARCHITECTURES = ("resnet50", "densenet121", "mobilenet_v2")
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket", "cat", "hubble_deep_field")
-SIZE = (500, 375)
-SOURCES = 48
-BATCHES = 4
+BATCHES = 2
 """Sources per process of which the ceiling's batches are made; repeated, as memory is finite."""
 ROUNDS = 3
 OBSERVATIONS_TO_RELABEL = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """So many photographs of a size, degraded so."""
+
+    name: str
+    size: tuple[int, int]
+    sources: int
+    degrade: dict[str, Any]
+
+
+CASES = (
+    Case("nine JPEG qualities, 500x375", (500, 375), 48, {}),
+    Case(
+        "blur, noise, messenger, 1600x1200",
+        (1600, 1200),
+        12,
+        {
+            "degrade": tuple(
+                {"kind": kind, "severity": [1, 3, 5]}
+                for kind in ("motion_blur", "sensor_noise", "messenger")
+            )
+        },
+    ),
+)
 
 
 def main() -> None:
@@ -58,7 +84,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         networks = options.networks or export_networks(Path(folder), options.names)
-        measure_labelling(Path(folder), networks, tuple(options.names), options.workers)
+        print(f"{', '.join(options.names)}; {options.workers} processes")
+        for number, case in enumerate(CASES):
+            place = Path(folder) / str(number)
+            measure_labelling(place, case, networks, tuple(options.names), options.workers)
         measure_relabelling(Path(folder))
 
 
@@ -84,45 +113,42 @@ def export_networks(folder: Path, names: list[str]) -> Path:
     return path
 
 
-def save_photographs(folder: Path) -> tuple[Path, Path]:
-    """`SOURCES` JPEG photographs and their truth table."""
-    images = folder / "images"
-    images.mkdir()
-    lines = ["path,class_index"]
-    for number in range(SOURCES):
+def save_photographs(images: Path, case: Case) -> None:
+    """The case's JPEG photographs."""
+    images.mkdir(parents=True)
+    for number in range(case.sources):
         pixels = np.asarray(getattr(data, PHOTOGRAPHS[number % len(PHOTOGRAPHS)])())[..., :3]
         turned = np.ascontiguousarray(np.rot90(pixels, 2 * (number // len(PHOTOGRAPHS) % 2)))
-        picture = Image.fromarray(turned).resize(SIZE, Image.Resampling.LANCZOS)
+        picture = Image.fromarray(turned).resize(case.size, Image.Resampling.LANCZOS)
         picture.save(images / f"{number:03d}.jpg", quality=90 + number % 9)
-        lines.append(f"{number:03d}.jpg,{number % 10}")
-    truth = folder / "truth.csv"
-    truth.write_text("\n".join(lines))
-    return images, truth
 
 
-def measure_labelling(folder: Path, networks: Path, names: tuple[str, ...], workers: int) -> None:
+def measure_labelling(
+    folder: Path, case: Case, networks: Path, names: tuple[str, ...], workers: int
+) -> None:
     """The job's time beyond the networks' own."""
-    images, truth = save_photographs(folder)
-    job = LabelJob(
-        config=make_label_config({"networks": names}), images=images, out=folder / "out",
-        truth=truth, networks_file=networks, workers=workers,
-    )  # fmt: skip
-    spec = ObserverSpec(job.config, images, networks)
+    images = folder / "images"
+    save_photographs(images, case)
+    config = make_label_config({"networks": names, "reference": "pristine", **case.degrade})
+    spec = ObserverSpec(config, images, networks)
     ratios, jobs, ceilings = [], [], []
     for number in range(ROUNDS):
-        jobs.append(time_job(dataclasses.replace(job, out=folder / f"out{number}")))
-        ceilings.append(time_forward(spec, workers))
+        out = folder / f"out{number}"
+        job = LabelJob(config, images, out, networks_file=networks, workers=workers)
+        jobs.append(time_job(job, case.sources))
+        ceilings.append(time_forward(spec, case.sources, workers))
         ratios.append(jobs[-1] / ceilings[-1])
-    print(f"{', '.join(names)}; {SOURCES} sources x 10 copies, {workers} processes")
-    print(f"job      {statistics.median(jobs):6.1f} s")
-    print(f"forward  {statistics.median(ceilings):6.1f} s, the networks alone")
-    beyond = statistics.median(ratios) - 1
-    print(f"beyond   {100 * beyond:6.1f} % of the networks' own time, median of {ROUNDS} rounds")
+    beyond = 100 * (statistics.median(ratios) - 1)
+    print(
+        f"{case.name}: job {statistics.median(jobs):.1f} s, networks alone "
+        f"{statistics.median(ceilings):.1f} s, beyond {beyond:.1f} % (medians of {ROUNDS} rounds, "
+        f"{case.sources} sources)"
+    )
 
 
-def time_job(job: LabelJob) -> float:
-    """Seconds from the first source handed out to the last table written, without the start of
-    the processes (they open their networks first: a few seconds, once)."""
+def time_job(job: LabelJob, sources: int) -> float:
+    """Seconds of the whole job without the start of the processes, which open their networks
+    first: a few seconds, once."""
     marks: list[float] = []
 
     def progress(done: int, _total: int) -> None:
@@ -131,15 +157,15 @@ def time_job(job: LabelJob) -> float:
 
     run(job, progress)
     ended = time.perf_counter()
-    # The first outcome marks the end of the first source; each worker had one in hand.
-    return (ended - marks[0]) * SOURCES / (SOURCES - 1)
+    # When the first outcome comes, every worker is at the end of its first source.
+    return (ended - marks[0]) * sources / (sources - job.workers)
 
 
-def time_forward(spec: ObserverSpec, workers: int) -> float:
+def time_forward(spec: ObserverSpec, sources: int, workers: int) -> float:
     """Seconds of the forward passes of all sources, spread over as many processes."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        share = -(-SOURCES // workers)
+        share = -(-sources // workers)
         barrier = context.Manager().Barrier(workers)
         parts = [pool.submit(_forward, spec, share, n, barrier) for n in range(workers)]
         return max(part.result() for part in parts)

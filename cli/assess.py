@@ -6,6 +6,7 @@ Exit code 1 if a file could not be judged; the others are still judged.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.connection import add_connection_arguments, api_key, credentials, is_secured
 from server.gate import Gate
 from utility_gate.client import GateClient
 from utility_gate.degrade import ladder
@@ -40,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="Q,Q,...",
         help="judge each image re-compressed at these JPEG qualities instead",
     )
+    add_connection_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,8 +81,12 @@ def _open_judge(options: argparse.Namespace) -> tuple[Judge, Callable[[], None]]
     if options.target is not None:
         if options.predictor != EMBEDDED:
             raise ConfigError("expected --target or --predictor, got both")
-        client = GateClient(options.target, task=options.task)
+        client = GateClient(
+            options.target, task=options.task, credentials=credentials(options), api_key=api_key()
+        )
         return client.assess, client.close
+    if is_secured(options):
+        raise ConfigError("expected --target beside --ca, --certificate and --key")
     predictor = UtilityPredictor.load(options.predictor)
     gate = Gate({predictor.card.task: predictor})
     return lambda data: gate.assess(data, options.task), lambda: None
@@ -108,19 +115,23 @@ def _print_json(row: Row) -> None:
         line["error"] = row.error
     else:
         line |= {
-            "utility": round(row.verdict.utility, 6),
+            "utility": None if row.verdict.utility is None else round(row.verdict.utility, 6),
             "decision": row.verdict.decision,
+            "mode": row.verdict.mode,
+            "judgement": row.verdict.judgement,
             "reasons": [
                 {"kind": r.kind, "value": r.value, "threshold": r.threshold, "message": r.message}
                 for r in row.verdict.reasons
             ],
             "task": row.verdict.task,
-            "predictor": f"{row.verdict.predictor.name} {row.verdict.predictor.version}",
-            "format": row.verdict.image.format,
-            "width": row.verdict.image.width,
-            "height": row.verdict.image.height,
             "milliseconds": round(row.milliseconds, 2),
         }
+        if row.verdict.predictor is not None:
+            line["predictor"] = f"{row.verdict.predictor.name} {row.verdict.predictor.version}"
+        if row.verdict.image is not None:
+            line |= dataclasses.asdict(row.verdict.image)
+        if row.verdict.note:
+            line["note"] = row.verdict.note
     print(json.dumps(line), flush=True)
 
 
@@ -147,7 +158,7 @@ class _TablePrinter:
             self._FORMAT.format(
                 name,
                 quality,
-                f"{row.verdict.utility:.3f}",
+                "-" if row.verdict.utility is None else f"{row.verdict.utility:.3f}",
                 row.verdict.decision,
                 f"{row.milliseconds:.1f}",
                 reasons,

@@ -17,6 +17,7 @@ COMMANDS = {
     "assess": "judge images, in this process or by a running gate",
     "serve": "run the gate",
     "health": "ask a running gate whether it is ready",
+    "key": "make an API key for a client",
     "card": "print what is known of a predictor, with its recorded measurements",
     "label": "make observations and labels from pristine images",
     "relabel": "apply other thresholds to stored observations",

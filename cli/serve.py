@@ -7,8 +7,12 @@ import asyncio
 import logging
 from pathlib import Path
 
+from server import logs
 from server.app import GateServer, serve
 from server.settings import load_settings
+from utility_gate.errors import UtilityGateError
+
+log = logging.getLogger(__name__)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +28,14 @@ def run(options: argparse.Namespace) -> int:
     settings = load_settings(
         options.config, host=options.host, port=options.port, web_port=options.web_port
     )
-    if not options.verbose:
-        logging.getLogger().setLevel(settings.log_level)
-    asyncio.run(serve(settings, _print_endpoints))
+    logs.configure(settings.log_format, None if options.verbose else settings.log_level)
+    try:
+        asyncio.run(serve(settings, _print_endpoints))
+    except UtilityGateError as error:
+        if settings.log_format != "json":
+            raise  # to be printed
+        log.critical("%s", error)
+        return 1
     return 0
 
 

@@ -70,7 +70,7 @@ def main() -> int:
                 started = time.perf_counter()
                 verdict = client.assess(image)
                 milliseconds = 1000 * (time.perf_counter() - started)
-                utilities[quality].append(verdict.utility)
+                utilities[quality].append(verdict.utility or 0.0)
                 print(row(name, quality, verdict, milliseconds))
     print("\nmean utility by quality:")
     for quality, values in utilities.items():
@@ -87,7 +87,12 @@ def row(name: str, quality: int, verdict: Verdict, milliseconds: float) -> str:
     """One line of the table."""
     reasons = ", ".join(f"{reason.kind} {reason.value:.3g}" for reason in verdict.reasons)
     return ROW.format(
-        name, quality, f"{verdict.utility:.3f}", verdict.decision, f"{milliseconds:.1f}", reasons
+        name,
+        quality,
+        f"{verdict.utility or 0.0:.3f}",
+        verdict.decision,
+        f"{milliseconds:.1f}",
+        reasons,
     )
 
 

@@ -26,7 +26,7 @@ from labelers.networks import (
 )
 from labelers.truth import Truth
 from utility_gate.augment import parse
-from utility_gate.degrade import PRISTINE, Degradation, View, decode_copy, to_json
+from utility_gate.degrade import PRISTINE, Degradation, View, to_json
 from utility_gate.errors import CorruptImageError, ImageError
 from utility_gate.files import digest_bytes, read_source
 from utility_gate.images import DecodeLimits, Pixels, decode
@@ -228,7 +228,7 @@ def _copies(item: WorkItem, digest: str, pixels: Pixels, keep: Path | None) -> I
     )
     yield pristine, (0.0, 0.0, float(width), float(height)), pixels
     for degradation in item.degradations:
-        encoded = degradation.apply(pixels, pristine.key)
+        encoded, shown = degradation.copy(pixels, pristine.key)
         copy = replace(
             pristine,
             degradation=degradation.name,
@@ -238,4 +238,4 @@ def _copies(item: WorkItem, digest: str, pixels: Pixels, keep: Path | None) -> I
         )
         if keep is not None:
             keep_copy(keep, copy.image_digest, encoded)
-        yield copy, degradation.view(width, height, pristine.key), decode_copy(encoded)
+        yield copy, degradation.view(width, height, pristine.key), shown

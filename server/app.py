@@ -13,17 +13,24 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from server import health
+from server import health, inference
+from server.access import AccessLog
+from server.auth import Admission, AuthInterceptor
 from server.gate import Gate
 from server.health import HealthServicer
+from server.inference import InferenceServicer
 from server.interceptors import GuardInterceptor
+from server.loading import load_gate, watched_files
 from server.metrics import GateMetrics
+from server.reload import Reloader
 from server.servicer import UtilityGateServicer
 from server.settings import GateSettings
+from server.tls import server_credentials
+from server.tracing import FLUSH_SECONDS, open_tracer
 from server.web import WebServer
 from server.workers import Workers
 from utility_gate.errors import ConfigError, ServiceError
-from utility_gate.predictor import UtilityPredictor
+from utility_gate.inference import open_inference_pb2_grpc as inference_grpc
 from utility_gate.v1 import gate_pb2 as pb
 from utility_gate.v1 import gate_pb2_grpc as pb_grpc
 
@@ -31,8 +38,19 @@ log = logging.getLogger(__name__)
 
 SERVICE = pb.DESCRIPTOR.services_by_name["UtilityGateService"].full_name
 
+GUARDED = (SERVICE, inference.NAME)
+"""The services of our own: guarded, and named by health and reflection."""
+
 _MESSAGE_ROOM = 4 * 1024 * 1024
 """How far a message may exceed the image limit and still be answered with its own error."""
+
+_PING_MILLISECONDS = 30_000
+"""How often a client may ping while calls are open; gRPC's own 5 minutes are more than clients and
+balancers wait."""
+
+
+_QUIET_SECONDS = 0.05
+"""While calls are refused: so often it is looked whether all that were accepted are answered."""
 
 
 class GateServer:
@@ -43,36 +61,50 @@ class GateServer:
         self.metrics = GateMetrics()
         self.port = 0
         self.web_port = 0
+        self._access = AccessLog()
         self._ready = False
         self.metrics.ready.set_function(lambda: float(self._ready))
+        self._watching: asyncio.Future[None] | None = None
         self._started = time.perf_counter()
 
     async def start(self) -> None:
         """Listen, load, warm, serve.
 
         Raises:
-            ConfigError: if an address cannot be listened on.
+            ConfigError: if an address cannot be listened on, if traces cannot be had, or if
+                certificates or keys cannot be used or are missing.
             CheckpointError: if a predictor cannot be used.
         """
+        self._credentials = server_credentials(self.settings)
+        self._admission = Admission(self.settings.api_keys, self.metrics)
+        self._tracer = open_tracer(self.settings.trace_endpoint)
         # 1. Whoever asks finds us alive and not ready.
-        self._health = HealthServicer(SERVICE)
+        self._health = HealthServicer(*GUARDED)
         await self._health.report(serving=False)
         self._web = WebServer(
-            self.settings.host, self.settings.web_port, self.metrics.registry, lambda: self._ready
+            self._web_host, self.settings.web_port, self.metrics.registry, lambda: self._ready
         )
         self.web_port = self._web.port
         # 2. The workers and the service, still without a gate.
-        self._workers = Workers(self.settings.workers, self.settings.max_waiting, self.metrics)
-        self._servicer = UtilityGateServicer(self._workers, 2 * self.settings.workers, self.metrics)
+        threads = self.settings.threads
+        self._workers = Workers(threads, self.settings.max_waiting, self.metrics)
+        self._servicer = UtilityGateServicer(
+            self._workers, 2 * threads, self.metrics, self._tracer, self._admission.admit_image
+        )
+        self._inference = InferenceServicer(
+            self._servicer, lambda: self._ready, self.settings.max_images_per_request, 2 * threads
+        )
         self._server = self._build_server()
         try:
             self.port = self._listen()
             await self._server.start()
             # 3. Predictors load and repeat their conformance vectors, off the event loop: warm.
-            self._servicer.gate = await asyncio.to_thread(self._load_gate)
+            self._swap(await asyncio.to_thread(self._load_gate))
         except BaseException:
             await self._close(grace=0)
             raise
+        self._reloader = Reloader(self._load_gate, self._swap, self.metrics)
+        self._watch()
         # 4. Ready.
         self._ready = True
         await self._health.report(serving=True)
@@ -81,6 +113,8 @@ class GateServer:
     async def stop(self) -> None:
         """Drain and end; what was accepted is finished within `grace_seconds`."""
         # 1. Balancers and probes are told first, while calls are still taken.
+        if self._watching is not None:
+            self._watching.cancel()
         log.info("draining for %.1f s", self.settings.drain_seconds)
         self._ready = False
         await self._health.enter_graceful_shutdown()
@@ -88,8 +122,13 @@ class GateServer:
         # 2. Streams take no further image; those who watch our health have seen the end of it.
         self._servicer.closing.set()
         self._health.end_watches()
-        # 3. New calls are refused, accepted ones finish.
-        await self._close(self.settings.grace_seconds)
+        # 3. New calls are refused by us, accepted ones finish. gRPC's own shutdown would cancel
+        # calls that arrive in its last moment; told when to try again, they do not arrive.
+        ended = time.monotonic() + self.settings.grace_seconds
+        await asyncio.sleep(_QUIET_SECONDS)
+        while not self._workers.idle and time.monotonic() < ended:  # noqa: ASYNC110
+            await asyncio.sleep(_QUIET_SECONDS)
+        await self._close(max(0.0, ended - time.monotonic()))
         log.info("stopped")
 
     async def wait_for_termination(self) -> None:
@@ -100,43 +139,65 @@ class GateServer:
     @property
     def endpoints(self) -> dict[str, str]:
         """Where to find what."""
-        host = self.settings.host
-        web = f"http://{_join(host, self.web_port)}"
+        web = f"http://{_join(self._web_host, self.web_port)}"
         return {
-            "grpc": _join(host, self.port),
+            "grpc": _join(self.settings.host, self.port),
             "metrics": f"{web}/metrics",
             "alive": f"{web}/healthz",
             "ready": f"{web}/readyz",
         }
 
+    @property
+    def _web_host(self) -> str:
+        return self.settings.web_host or self.settings.host
+
+    async def reload(self) -> bool:
+        """Load the predictors again and swap them in between two requests; False if they cannot
+        be used and the old ones go on."""
+        return await self._reloader.reload()
+
     def _load_gate(self) -> Gate:
-        predictors = {}
-        for task, source in self.settings.predictors.items():
-            predictors[task] = predictor = UtilityPredictor.load(source)
-            info = predictor.card.info
-            log.info("task %s: %s %s, %s", task, info.name, info.version, info.digest[:12])
-        return Gate(predictors, self.settings.limits, metrics=self.metrics)
+        return load_gate(self.settings, self.metrics, self._tracer)
+
+    def _swap(self, gate: Gate) -> None:
+        self._servicer.gate = gate
+        gate.publish()
+
+    def _watch(self) -> None:
+        files, seconds = watched_files(self.settings), self.settings.watch_seconds
+        if files and seconds:
+            self._watching = asyncio.ensure_future(self._reloader.watch(files, seconds))
 
     def _build_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(
-            interceptors=[GuardInterceptor(self.metrics, f"/{SERVICE}/")],
+            interceptors=[
+                *(
+                    GuardInterceptor(self.metrics, f"/{name}/", self._tracer, self._access)
+                    for name in GUARDED
+                ),
+                # Inside of those, so that what it refuses is answered and counted by them.
+                AuthInterceptor(self._admission, *(f"/{name}/" for name in GUARDED)),
+            ],
             options=[
                 ("grpc.max_receive_message_length", self.settings.max_image_bytes + _MESSAGE_ROOM),
                 ("grpc.so_reuseport", 0),  # two gates on one port would be a mistake
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 30_000),
+                ("grpc.http2.min_ping_interval_without_data_ms", _PING_MILLISECONDS),
             ],
         )
         pb_grpc.add_UtilityGateServiceServicer_to_server(self._servicer, server)
+        inference_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if self.settings.reflection:
-            names = (SERVICE, health.NAME, reflection.SERVICE_NAME)
+            names = (*GUARDED, health.NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server)
         return server
 
     def _listen(self) -> int:
         address = _join(self.settings.host, self.settings.port)
         try:
-            return self._server.add_insecure_port(address)
+            if self._credentials is None:
+                return self._server.add_insecure_port(address)
+            return self._server.add_secure_port(address, self._credentials)
         except RuntimeError as error:
             raise ConfigError(
                 f"{address} cannot be listened on ({error}); choose another port"
@@ -146,6 +207,9 @@ class GateServer:
         await self._server.stop(grace)
         await asyncio.to_thread(self._workers.close)
         await asyncio.to_thread(self._web.close)
+        # Last: what the others had to tell is told.
+        self._access.close()
+        await asyncio.to_thread(self._tracer.close, FLUSH_SECONDS)
 
 
 def _join(host: str, port: int) -> str:
@@ -163,10 +227,19 @@ async def serve(settings: GateSettings, on_ready: Callable[[GateServer], None]) 
     asked_to_stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, asked_to_stop.set)
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # there is nothing to reload yet
     server = GateServer(settings)
     if not await _unless(asked_to_stop, server.start()):
         log.info("asked to stop while starting")
         return
+    reloads: set[asyncio.Future[bool]] = set()
+
+    def reload() -> None:
+        task = asyncio.ensure_future(server.reload())
+        reloads.add(task)  # the loop itself keeps no task alive
+        task.add_done_callback(reloads.discard)
+
+    loop.add_signal_handler(signal.SIGHUP, reload)
     on_ready(server)
     if await _unless(asked_to_stop, server.wait_for_termination()):
         raise ServiceError("the gRPC server ended by itself; see the log above")

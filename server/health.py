@@ -12,16 +12,16 @@ _STATUS = health_pb2.HealthCheckResponse
 
 
 class HealthServicer(health.aio.HealthServicer):  # type: ignore[misc]
-    """NOT_SERVING from birth; one status for the server ("") and its `service`."""
+    """NOT_SERVING from birth; one status for the server ("") and its `services`."""
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, *services: str) -> None:
         super().__init__()
-        self._service = service
+        self._services = services
         self._ended = asyncio.Event()
 
     async def report(self, *, serving: bool) -> None:
         """Tell those who ask and those who watch."""
-        for name in ("", self._service):
+        for name in ("", *self._services):
             await self.set(name, _STATUS.SERVING if serving else _STATUS.NOT_SERVING)
 
     async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - named by the contract

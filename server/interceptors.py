@@ -1,18 +1,19 @@
-"""Around every RPC of the gate: errors become status codes, and it is counted and timed."""
+"""Around every RPC of the gate: errors become status codes, and it is observed."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from server.errors import to_status
+from server.access import AccessLog
+from server.budget import check_elements
 from server.metrics import GateMetrics
+from server.observation import Observer
+from server.tracing import NO_TRACER, Tracer
 from utility_gate.errors import InputError
 
 Handler = Any
@@ -22,10 +23,16 @@ Handler = Any
 class GuardInterceptor(grpc.aio.ServerInterceptor):
     """Maps what a servicer raises to a status with details, and observes each RPC once."""
 
-    def __init__(self, metrics: GateMetrics, prefix: str) -> None:
+    def __init__(
+        self,
+        metrics: GateMetrics,
+        prefix: str,
+        tracer: Tracer = NO_TRACER,
+        access: AccessLog | None = None,
+    ) -> None:
         """Only methods whose path begins with `prefix` ("/package.Service/") are guarded."""
-        self._metrics = metrics
         self._prefix = prefix
+        self._observer = Observer(prefix.strip("/"), metrics, tracer, access or AccessLog())
 
     async def intercept_service(
         self,
@@ -50,7 +57,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
 
     def _guard_unary(self, method: str, handler: Handler) -> Any:
         async def guarded(message: bytes, context: Any) -> Any:
-            with _Observation(self._metrics, method, context) as observation:
+            with self._observer.observe(method, context) as observation:
                 try:
                     request = _decode(message, handler)
                     response = await handler.unary_unary(request, context)
@@ -64,7 +71,7 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     def _guard_stream(self, method: str, handler: Handler) -> Any:
         async def guarded(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
             requests = _decode_all(messages, handler)
-            with _Observation(self._metrics, method, context) as observation:
+            with self._observer.observe(method, context) as observation:
                 try:
                     responses = handler.stream_stream(requests, context)
                     async with contextlib.aclosing(responses):
@@ -78,6 +85,8 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
 
 
 def _decode(message: bytes, handler: Handler) -> Any:
+    # Generated servicers deserialize by a class method of the request's class.
+    check_elements(message, handler.request_deserializer.__self__.DESCRIPTOR)
     try:
         return handler.request_deserializer(message)
     except DecodeError as error:
@@ -87,38 +96,3 @@ def _decode(message: bytes, handler: Handler) -> Any:
 async def _decode_all(messages: AsyncIterator[bytes], handler: Handler) -> AsyncIterator[Any]:
     async for message in messages:
         yield _decode(message, handler)
-
-
-class _Observation:
-    """Counts and times one RPC; a call that just vanishes was given up by its caller."""
-
-    def __init__(self, metrics: GateMetrics, method: str, context: Any) -> None:
-        self._metrics, self._method, self._context = metrics, method, context
-        self.code = grpc.StatusCode.UNKNOWN
-        self._recorded = False
-
-    def __enter__(self) -> _Observation:
-        self._started = time.perf_counter()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and issubclass(kind, asyncio.CancelledError | GeneratorExit):
-            left = self._context.time_remaining()
-            expired = left is not None and left <= 0
-            self.code = grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
-        self._record()
-
-    async def abort(self, error: Exception) -> None:
-        """End the RPC with the error's status; raises."""
-        status = to_status(error)
-        self.code = status.code
-        self._record()  # first: whoever has the answer may look at the metrics next
-        await self._context.abort(status.code, status.message, cast(Any, status.to_trailers()))
-
-    def _record(self) -> None:
-        if self._recorded:
-            return
-        self._recorded = True
-        elapsed = time.perf_counter() - self._started
-        self._metrics.request_seconds.labels(self._method).observe(elapsed)
-        self._metrics.requests.labels(self._method, self.code.name).inc()

@@ -38,15 +38,41 @@ class GateMetrics:
             "Images accepted and not yet answered, waiting ones included.",
             registry=registry,
         )
+        self.waiting = Gauge(
+            "utility_gate_images_waiting", "Images that wait for a worker.", registry=registry
+        )
+        self.queue_seconds = Histogram(
+            "utility_gate_queue_duration_seconds",
+            "Time that images waited for a worker, those that left the line included.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
         self.shed = Counter(
             "utility_gate_shed_total",
             "Images refused because too many waited.",
             registry=registry,
         )
+        self.too_late = Counter(
+            "utility_gate_too_late_total",
+            "Images refused or dropped because their deadline could not be met.",
+            registry=registry,
+        )
+        self.unauthenticated = Counter(
+            "utility_gate_unauthenticated_total",
+            "Calls without a valid API key, and images of streams whose key was taken away.",
+            registry=registry,
+        )
+        self.rate_limited = Counter(
+            "utility_gate_rate_limited_total",
+            "Images refused because their API key was over its limit, by the key's name.",
+            ["key"],
+            registry=registry,
+        )
         self.verdicts = Counter(
             "utility_gate_verdicts_total",
-            "Verdicts by task, decision and predictor version.",
-            ["task", "decision", "predictor_version"],
+            "Verdicts by task, mode, decision (what callers were told), judgement (by utility and "
+            "thresholds; NONE if the image was not judged) and predictor version.",
+            ["task", "mode", "decision", "judgement", "predictor_version"],
             registry=registry,
         )
         self.reasons = Counter(
@@ -85,6 +111,36 @@ class GateMetrics:
             "utility_gate_image_bytes",
             "Size of encoded images that were judged.",
             buckets=_BYTES,
+            registry=registry,
+        )
+        self.reloads = Counter(
+            "utility_gate_reloads_total",
+            "Reloads of the predictors, done or failed (the old ones go on).",
+            ["outcome"],
+            registry=registry,
+        )
+        self.canary_verdicts = Counter(
+            "utility_gate_canary_verdicts_total",
+            "Images that a canary judged too, by what the serving predictor said of them.",
+            ["task", "canary_version", "judgement", "canary_judgement"],
+            registry=registry,
+        )
+        self.canary_difference = Histogram(
+            "utility_gate_canary_utility_difference",
+            "Absolute difference between a canary's utility and the serving predictor's.",
+            ["task", "canary_version"],
+            buckets=_TENTHS,
+            registry=registry,
+        )
+        self.canary_failures = Counter(
+            "utility_gate_canary_failures_total",
+            "Images on which a canary failed.",
+            ["task", "canary_version"],
+            registry=registry,
+        )
+        self.canary_skipped = Counter(
+            "utility_gate_canary_skipped_total",
+            "Images that a canary did not judge because too many waited for it.",
             registry=registry,
         )
         self.ready = Gauge(

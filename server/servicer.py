@@ -4,22 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import grpc
 
-from server.errors import to_code, to_status
+from server.clients import client_of
+from server.errors import to_code, to_note, to_status
 from server.gate import Gate
 from server.metrics import GateMetrics
-from server.streams import map_unordered
+from server.request_context import bind
+from server.tracing import NO_TRACER, Tracer, describe, queued
 from server.workers import Workers
 from utility_gate import wire
-from utility_gate.errors import NotReadyError
+from utility_gate.errors import InputError, NotReadyError
+from utility_gate.streams import map_unordered
 from utility_gate.types import Verdict
 from utility_gate.v1 import gate_pb2 as pb
 from utility_gate.v1 import gate_pb2_grpc as pb_grpc
 
 Context = grpc.aio.ServicerContext[object, object]
+_Request = pb.AssessRequest | pb.AssessStreamRequest
+
+_ONE_IMAGE = "Assess"
+"""The method whose RPCs are about one image. In others each image has a span of its own."""
+
+_CANARY = "\0canary"
+"""The canaries' name in the line of clients; no client can be called so."""
+
+_LEAVE_SECONDS = 0.3
+"""After so long a client that tries again finds this gate's connection closed, and another gate."""
+
+_CANARIES = 4
+"""Images that may wait for canaries; each one holds its bytes."""
 
 
 class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
@@ -28,12 +44,23 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
     Once `closing` is set, streams take no further image and end when theirs are answered.
     """
 
-    def __init__(self, workers: Workers, stream_concurrency: int, metrics: GateMetrics) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        stream_concurrency: int,
+        metrics: GateMetrics,
+        tracer: Tracer = NO_TRACER,
+        admit: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`admit` is asked before each image, and raises if the caller may send no more."""
         self.gate: Gate | None = None
         self.closing = asyncio.Event()
         self._workers = workers
         self._stream_concurrency = stream_concurrency
         self._metrics = metrics
+        self._tracer = tracer
+        self._admit = admit
+        self._canaries: set[asyncio.Future[None]] = set()
 
     async def Assess(  # noqa: N802 - named by the contract
         self,
@@ -41,7 +68,8 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
         context: Context,
     ) -> pb.AssessResponse:
         """Judge one image."""
-        verdict = await self._judge("Assess", request.image, request.task)
+        self.ready()
+        verdict = await self.judge("Assess", request, context)
         return pb.AssessResponse(verdict=wire.from_verdict(verdict))
 
     async def AssessStream(  # noqa: N802
@@ -50,8 +78,13 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
         context: Context,
     ) -> AsyncIterator[pb.AssessStreamResponse]:
         """Judge images as they arrive."""
-        self._ready()
-        answers = map_unordered(requests, self._answer, self._stream_concurrency, self.closing)
+        self.ready()
+        answers = map_unordered(
+            requests,
+            lambda request: self._answer(request, context),
+            self._stream_concurrency,
+            self.closing,
+        )
         async with contextlib.aclosing(answers):
             async for answer in answers:
                 yield answer
@@ -64,22 +97,25 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
         context: Context,
     ) -> pb.GetInfoResponse:
         """Say what is served."""
-        return wire.from_info(self._ready().info)
+        return wire.from_info(self.ready().info)
 
-    async def _answer(self, request: pb.AssessStreamRequest) -> pb.AssessStreamResponse:
+    async def _answer(
+        self, request: pb.AssessStreamRequest, context: Context
+    ) -> pb.AssessStreamResponse:
         try:
-            verdict = await self._judge("AssessStream", request.image, request.task, patient=True)
+            verdict = await self.judge("AssessStream", request, context, patient=True)
         except Exception as error:  # noqa: BLE001 - one image must not end the stream
             return pb.AssessStreamResponse(id=request.id, error=to_status(error).to_stream_error())
         return pb.AssessStreamResponse(id=request.id, verdict=wire.from_verdict(verdict))
 
-    async def _judge(
-        self, method: str, image: bytes, task: str, *, patient: bool = False
+    async def judge(
+        self, method: str, request: _Request, context: Context, *, patient: bool = False
     ) -> Verdict:
-        gate = self._ready()
+        """The verdict on one image of a call of `method`, counted; a patient one is not shed."""
         code = grpc.StatusCode.CANCELLED
         try:
-            verdict = await self._workers.run(lambda: gate.assess(image, task), patient=patient)
+            with contextlib.nullcontext() if method == _ONE_IMAGE else self._tracer.span("image"):
+                verdict = await self._trace(request, context, patient=patient)
             code = grpc.StatusCode.OK
         except Exception as error:
             code = to_code(error)
@@ -88,7 +124,71 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
             self._metrics.images.labels(method, code.name).inc()
         return verdict
 
-    def _ready(self) -> Gate:
+    async def _trace(self, request: _Request, context: Context, *, patient: bool) -> Verdict:
+        bind(task=request.task)
+        if not self._tracer.enabled:
+            return await self._judge_or_fall_back(request, context, patient=patient)
+        asked = {"task": request.task, "image.id": getattr(request, "id", "")}
+        self._tracer.annotate({f"utility_gate.{k}": v[:128] for k, v in asked.items() if v})
+        self._tracer.annotate({"utility_gate.image.bytes": len(request.image)})
+        verdict = await self._judge_or_fall_back(request, context, patient=patient)
+        self._tracer.annotate(describe(verdict))
+        return verdict
+
+    async def _judge_or_fall_back(
+        self, request: _Request, context: Context, *, patient: bool
+    ) -> Verdict:
+        gate = self._gate()
+        task = gate.find(request.task)
+        self._admit()  # not for the fall back to make good
+        try:
+            with queued(self._tracer, lambda: gate.assess(request.image, task)) as work:
+                verdict = await self._workers.run(
+                    work,
+                    client=client_of(context),
+                    seconds=context.time_remaining(),
+                    patient=patient,
+                )
+        except InputError:
+            raise
+        except Exception as error:
+            if not gate.fails_open(task):
+                raise
+            return gate.fall_back(task, to_note(error))
+        self._let_canary_look(gate, request.image, verdict)
+        return verdict
+
+    def _let_canary_look(self, gate: Gate, image: bytes, verdict: Verdict) -> None:
+        """After the answer, as a client of its own; when too many wait, not at all."""
+        canary = gate.canary(image, verdict)
+        if canary is None:
+            return
+        if len(self._canaries) >= _CANARIES:
+            self._metrics.canary_skipped.inc()
+            return
+        work = self._workers.run(
+            lambda: gate.compare(canary, image, verdict), client=_CANARY, patient=True
+        )
+        task = asyncio.ensure_future(work)
+        self._canaries.add(task)
+        task.add_done_callback(self._forget_canary)
+
+    def _forget_canary(self, task: asyncio.Future[None]) -> None:
+        self._canaries.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._metrics.canary_skipped.inc()  # the gate is shutting down
+
+    def ready(self) -> Gate:
+        """The gate that serves now, for a call that begins now.
+
+        Raises:
+            NotReadyError: if the gate is starting, or takes no new call because it ends.
+        """
+        if self.closing.is_set():
+            raise NotReadyError("the gate is shutting down; ask another one", _LEAVE_SECONDS)
+        return self._gate()
+
+    def _gate(self) -> Gate:
         if self.gate is None:
             raise NotReadyError("the gate is starting; try again in a moment")
         return self.gate

@@ -23,6 +23,12 @@ from utility_gate.preprocess import Preprocess
 from utility_gate.types import Thresholds
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--mutations", type=int, default=4000, help="damaged images to try on a served gate"
+    )
+
+
 def draw(width: int = 320, height: int = 240, seed: int = 0) -> np.ndarray:
     """A photograph-like scene: gradients, shapes, texture; HWC uint8 RGB."""
     random = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -23,22 +24,34 @@ Utilities = npt.NDArray[np.float64]
 class UtilityPredictor:
     """A loaded predictor. `predict` may be called from several threads at once."""
 
-    def __init__(self, card: Card, weights: bytes, threads: int = 1) -> None:
-        """Open the weights and repeat the card's conformance vectors.
+    def __init__(
+        self,
+        card: Card,
+        weights: bytes,
+        threads: int = 1,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        """Open the weights and repeat the card's conformance vectors. `providers` are ONNX
+        Runtime's, the first that is there computes.
 
         Raises:
             CheckpointError: if they do not load, or give other utilities than the card says.
         """
         self.card = card
         try:
-            self._session = open_session(weights, threads)
+            self._session = open_session(weights, threads, providers)
         except NetworkError as error:
             raise CheckpointError(f"{card.name} {card.version}: {error}") from error
         self._input = self._session.get_inputs()[0].name
         self._check_conformance()
 
     @classmethod
-    def load(cls, source: Path | str = EMBEDDED, threads: int = 1) -> UtilityPredictor:
+    def load(
+        cls,
+        source: Path | str = EMBEDDED,
+        threads: int = 1,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> UtilityPredictor:
         """Load from a checkpoint folder, or the one that ships with the package.
 
         Raises:
@@ -46,8 +59,8 @@ class UtilityPredictor:
         """
         if str(source) == EMBEDDED:
             with as_file(files("utility_gate.default")) as folder:
-                return cls(*checkpoint.load(folder), threads=threads)
-        return cls(*checkpoint.load(Path(source)), threads=threads)
+                return cls(*checkpoint.load(folder), threads, providers)
+        return cls(*checkpoint.load(Path(source)), threads, providers)
 
     def decode(self, data: bytes, limits: DecodeLimits | None = None) -> DecodedImage:
         """Decode as this predictor was trained to see images; errors as `images.decode`."""
@@ -64,9 +77,11 @@ class UtilityPredictor:
 
     def judge(self, image: DecodedImage, crop: Pixels) -> float:
         """The utility of one image; 0 for one too small for this predictor to judge."""
-        if min(image.width, image.height) < self.card.min_side:
-            return 0.0
-        return float(self.predict(crop[np.newaxis])[0])
+        return 0.0 if self.is_too_small(image) else float(self.predict(crop[np.newaxis])[0])
+
+    def is_too_small(self, image: DecodedImage) -> bool:
+        """Whether this predictor cannot judge an image of this size."""
+        return min(image.width, image.height) < self.card.min_side
 
     def _check_conformance(self) -> None:
         for number, vector in enumerate(self.card.conformance):

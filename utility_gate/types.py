@@ -16,6 +16,15 @@ class Decision(enum.StrEnum):
     NON_USEFUL = "NON_USEFUL"
 
 
+class Mode(enum.StrEnum):
+    """How a task's verdicts are used."""
+
+    ENFORCE = "ENFORCE"  # the decision is the judgement
+    SHADOW = "SHADOW"  # judged, and let through whatever the judgement
+    OFF = "OFF"  # let through unseen
+    FALLBACK = "FALLBACK"  # the gate was in trouble; let through unjudged
+
+
 class ReasonKind(enum.StrEnum):
     """What is wrong with an image; `Reason.value` is in the unit named here."""
 
@@ -109,25 +118,44 @@ class Verdict:
 
     `utility` is a calibrated probability in [0, 1]: that the image is useful (networks decide
     on it correctly and surely) rather than non-useful (they err), if it is one of the two and
-    both are equally likely beforehand. `decision` follows from it by `thresholds` alone.
+    both are equally likely beforehand. `decision` is what to do; in mode ENFORCE it is the
+    `judgement`, which follows from utility and thresholds alone, in any other it is USEFUL.
+
+    An image that was not judged (modes OFF and FALLBACK) has no utility, no image and perhaps no
+    thresholds and predictor; `note` says why.
 
     Raises:
-        ValueError: if utility is out of range or the decision does not follow from it.
+        ValueError: if utility is out of range or the decision does not follow.
     """
 
     task: str
-    utility: float
+    utility: float | None
     decision: Decision
-    thresholds: Thresholds
+    thresholds: Thresholds | None
     reasons: tuple[Reason, ...]
-    predictor: PredictorInfo
-    image: ImageInfo
+    predictor: PredictorInfo | None
+    image: ImageInfo | None
+    mode: Mode = Mode.ENFORCE
+    note: str = ""
 
     def __post_init__(self) -> None:
-        _require(bool(self.task), "a task name", self.task)
-        _require(is_probability(self.utility), "utility in [0, 1]", self.utility)
-        decided = self.thresholds.decide(self.utility)
+        judged = self.mode in (Mode.ENFORCE, Mode.SHADOW)
+        whole = None not in (self.utility, self.thresholds, self.predictor, self.image)
+        if judged:
+            _require(bool(self.task), "a task name", self.task)
+            _require(whole, f"utility, thresholds, predictor and image in mode {self.mode}", None)
+            _require(is_probability(self.utility or 0.0), "utility in [0, 1]", self.utility)
+        else:
+            _require(self.utility is None, f"no utility in mode {self.mode}", self.utility)
+        decided = self.judgement if self.mode is Mode.ENFORCE else Decision.USEFUL
         _require(self.decision is decided, f"decision {decided}", self.decision)
+
+    @property
+    def judgement(self) -> Decision | None:
+        """What utility and thresholds say; None if the image was not judged."""
+        if self.utility is None or self.thresholds is None:
+            return None
+        return self.thresholds.decide(self.utility)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +165,7 @@ class TaskInfo:
     name: str
     thresholds: Thresholds
     predictor: PredictorInfo
+    mode: Mode = Mode.ENFORCE
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from utility_gate.types import (
     Decision,
     GateInfo,
     ImageInfo,
+    Mode,
     PredictorInfo,
     Reason,
     ReasonKind,
@@ -26,14 +27,13 @@ def from_verdict(verdict: Verdict) -> pb.Verdict:
         task=verdict.task,
         utility=verdict.utility,
         decision=f"DECISION_{verdict.decision}",
-        thresholds=from_thresholds(verdict.thresholds),
+        thresholds=from_thresholds(verdict.thresholds) if verdict.thresholds else None,
         reasons=[from_reason(reason) for reason in verdict.reasons],
-        predictor=from_predictor(verdict.predictor),
-        image=pb.ImageInfo(
-            format=f"IMAGE_FORMAT_{verdict.image.format}",
-            width=verdict.image.width,
-            height=verdict.image.height,
-        ),
+        predictor=from_predictor(verdict.predictor) if verdict.predictor else None,
+        image=from_image(verdict.image) if verdict.image else None,
+        mode=f"MODE_{verdict.mode}",
+        judgement=f"DECISION_{verdict.judgement or 'UNSPECIFIED'}",
+        note=verdict.note,
     )
 
 
@@ -46,16 +46,16 @@ def to_verdict(message: pb.Verdict) -> Verdict:
     try:
         return Verdict(
             task=message.task,
-            utility=message.utility,
+            utility=message.utility if message.HasField("utility") else None,
             decision=Decision(_enum_name(pb.Decision.Name, message.decision, "DECISION_")),
-            thresholds=to_thresholds(message.thresholds),
+            thresholds=to_thresholds(message.thresholds)
+            if message.HasField("thresholds")
+            else None,
             reasons=tuple(to_reason(r) for r in message.reasons if _is_known(r.kind)),
-            predictor=to_predictor(message.predictor),
-            image=ImageInfo(
-                format=_format_name(message.image.format),
-                width=message.image.width,
-                height=message.image.height,
-            ),
+            predictor=to_predictor(message.predictor) if message.HasField("predictor") else None,
+            image=to_image(message.image) if message.HasField("image") else None,
+            mode=to_mode(message.mode),
+            note=message.note,
         )
     except ValueError as error:
         raise GateProtocolError(
@@ -72,6 +72,7 @@ def from_info(info: GateInfo) -> pb.GetInfoResponse:
                 name=task.name,
                 thresholds=from_thresholds(task.thresholds),
                 predictor=from_predictor(task.predictor),
+                mode=f"MODE_{task.mode}",
             )
             for task in info.tasks
         ],
@@ -93,7 +94,12 @@ def to_info(message: pb.GetInfoResponse) -> GateInfo:
         return GateInfo(
             server_version=message.server_version,
             tasks=tuple(
-                TaskInfo(task.name, to_thresholds(task.thresholds), to_predictor(task.predictor))
+                TaskInfo(
+                    task.name,
+                    to_thresholds(task.thresholds),
+                    to_predictor(task.predictor),
+                    to_mode(task.mode),
+                )
                 for task in message.tasks
             ),
             max_image_bytes=message.limits.max_image_bytes,
@@ -130,6 +136,25 @@ def to_reason(message: pb.Reason) -> Reason:
     """A message as a reason; ValueError if it is of a kind that this version does not know."""
     kind = ReasonKind(_enum_name(pb.ReasonKind.Name, message.kind, "REASON_KIND_"))
     return Reason(kind, message.value, message.threshold, message.message)
+
+
+def from_image(image: ImageInfo) -> pb.ImageInfo:
+    """What was decoded, as a message."""
+    return pb.ImageInfo(
+        format=f"IMAGE_FORMAT_{image.format}", width=image.width, height=image.height
+    )
+
+
+def to_image(message: pb.ImageInfo) -> ImageInfo:
+    """A message as what was decoded; ValueError if it has no size."""
+    return ImageInfo(_format_name(message.format), message.width, message.height)
+
+
+def to_mode(value: int) -> Mode:
+    """A mode's number as a mode; an older gate, which knows none, enforces."""
+    if value == pb.MODE_UNSPECIFIED:
+        return Mode.ENFORCE
+    return Mode(_enum_name(pb.Mode.Name, value, "MODE_"))
 
 
 def from_predictor(predictor: PredictorInfo) -> pb.PredictorInfo:

@@ -278,6 +278,14 @@ class TestEmbedded:
         assert done.stdout.count("chelsea") == 6
         assert "mean utility by quality" in done.stdout
 
+    def test_the_pipeline_s_model_sees_only_useful_images(self) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "examples.pipeline"], capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("the model runs") == 2
+        assert done.stdout.count("FAILED_PRECONDITION") == 2
+
 
 def test_help_says_what_each_command_is_for() -> None:
     done = utility_gate("--help")

@@ -31,6 +31,7 @@ def test_the_wheel_holds_every_module_and_the_embedded_predictor(wheel: zipfile.
     for name in (
         "default/model.onnx", "default/card.json", "training/presets/best.toml",
         "training/presets/paper.toml", "v1/gate_pb2.pyi", "v1/gate_pb2_grpc.pyi", "py.typed",
+        "inference/open_inference_pb2.pyi", "inference/open_inference_pb2_grpc.pyi",
     ):  # fmt: skip
         assert f"utility_gate/{name}" in held
     assert not [name for name in held if name.startswith(("tests/", "proto/", "tools/"))]

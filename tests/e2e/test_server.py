@@ -169,8 +169,11 @@ def test_metrics_count_requests_verdicts_and_rejected_inputs(
     page = urllib.request.urlopen(f"{gate.web}/metrics", timeout=5).read().decode()
     assert 'utility_gate_requests_total{code="OK",method="Assess"} 1.0' in page
     assert 'utility_gate_requests_total{code="INVALID_ARGUMENT",method="Assess"} 1.0' in page
-    verdict = 'utility_gate_verdicts_total{decision="USEFUL",predictor_version="7",task="general"}'
-    assert f"{verdict} 1.0" in page
+    verdict = (
+        'utility_gate_verdicts_total{decision="USEFUL",judgement="USEFUL",mode="ENFORCE",'
+        'predictor_version="7",task="general"} 1.0'
+    )
+    assert verdict in page
     assert 'utility_gate_rejected_inputs_total{error="NotAnImageError"} 1.0' in page
     assert "utility_gate_ready 1.0" in page
     assert "utility_gate_images_in_flight 0.0" in page

@@ -377,7 +377,10 @@ def test_severity_grows(kind: type[Degradation]) -> None:
 )
 def test_any_size_works(degradation: Degradation, width: int, height: int) -> None:
     pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), np.uint8)
-    image = decode(degradation.apply(pixels, KEY))
+    encoded, shown = degradation.copy(pixels, KEY)
+    assert encoded == degradation.apply(pixels, KEY)
+    image = decode(encoded)
+    assert (image.pixels == shown).all()
     assert (image.pixels == degradation.alter(pixels, KEY)).all()
     assert (image.width, image.height) == degradation.size(width, height, KEY)
     x0, y0, x1, y1 = degradation.view(width, height, KEY)

@@ -39,9 +39,13 @@ class Chain(Degradation):
 
     def apply(self, pixels: Pixels, key: str = "") -> bytes:
         """The last step's copy."""
+        return self.copy(pixels, key)[0]
+
+    def copy(self, pixels: Pixels, key: str = "") -> tuple[bytes, Pixels]:
+        """See `Degradation.copy`."""
         for index, step in enumerate(self.steps[:-1]):
             pixels = step.alter(pixels, _step_key(key, index))
-        return self.steps[-1].apply(pixels, _step_key(key, len(self.steps) - 1))
+        return self.steps[-1].copy(pixels, _step_key(key, len(self.steps) - 1))
 
     def view(self, width: int, height: int, key: str = "") -> View:
         """What the last step shows, in pixels of the source."""

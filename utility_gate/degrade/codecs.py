@@ -46,9 +46,9 @@ def encode_jpeg(pixels: Pixels, quality: int, subsampling: str = "4:2:0") -> byt
 
 
 def _save(pixels: Pixels, format_: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
+    image, buffer = Image.fromarray(rgb(pixels)), io.BytesIO()
     try:
-        Image.fromarray(rgb(pixels)).save(buffer, format_, **options)
+        image.save(buffer, format_, **options)
     except (OSError, ValueError) as error:
         height, width = pixels.shape[:2]
         raise ImageError(f"{format_} cannot hold {width} x {height} pixels: {error}") from error

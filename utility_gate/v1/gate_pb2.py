@@ -24,19 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1autility_gate/v1/gate.proto\x12\x0futility_gate.v1\",\n\nThresholds\x12\x0e\n\x06useful\x18\x01 \x01(\x01\x12\x0e\n\x06review\x18\x02 \x01(\x01\"f\n\x06Reason\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.utility_gate.v1.ReasonKind\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\">\n\rPredictorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"X\n\tImageInfo\x12,\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1c.utility_gate.v1.ImageFormat\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\"\x8e\x02\n\x07Verdict\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x0f\n\x07utility\x18\x02 \x01(\x01\x12+\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32\x19.utility_gate.v1.Decision\x12/\n\nthresholds\x18\x04 \x01(\x0b\x32\x1b.utility_gate.v1.Thresholds\x12(\n\x07reasons\x18\x05 \x03(\x0b\x32\x17.utility_gate.v1.Reason\x12\x31\n\tpredictor\x18\x06 \x01(\x0b\x32\x1e.utility_gate.v1.PredictorInfo\x12)\n\x05image\x18\x07 \x01(\x0b\x32\x1a.utility_gate.v1.ImageInfo\",\n\rAssessRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0c\n\x04task\x18\x02 \x01(\t\";\n\x0e\x41ssessResponse\x12)\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.utility_gate.v1.Verdict\">\n\x13\x41ssessStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x0c\n\x04task\x18\x03 \x01(\t\"\x88\x01\n\x14\x41ssessStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x07verdict\x18\x02 \x01(\x0b\x32\x18.utility_gate.v1.VerdictH\x00\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1c.utility_gate.v1.AssessErrorH\x00\x42\x08\n\x06result\"K\n\x0b\x41ssessError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x10\n\x0eGetInfoRequest\"|\n\x0fGetInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12(\n\x05tasks\x18\x02 \x03(\x0b\x32\x19.utility_gate.v1.TaskInfo\x12\'\n\x06limits\x18\x03 \x01(\x0b\x32\x17.utility_gate.v1.Limits\"|\n\x08TaskInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\nthresholds\x18\x02 \x01(\x0b\x32\x1b.utility_gate.v1.Thresholds\x12\x31\n\tpredictor\x18\x03 \x01(\x0b\x32\x1e.utility_gate.v1.PredictorInfo\"j\n\x06Limits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12-\n\x07\x66ormats\x18\x03 \x03(\x0e\x32\x1c.utility_gate.v1.ImageFormat*g\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45\x43ISION_USEFUL\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REVIEW\x10\x02\x12\x17\n\x13\x44\x45\x43ISION_NON_USEFUL\x10\x03*\xf0\x01\n\nReasonKind\x12\x1b\n\x17REASON_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17REASON_KIND_LOW_UTILITY\x10\x01\x12 \n\x1cREASON_KIND_LOW_JPEG_QUALITY\x10\x02\x12\x19\n\x15REASON_KIND_TOO_SMALL\x10\x03\x12\x17\n\x13REASON_KIND_BLURRED\x10\x04\x12\x18\n\x14REASON_KIND_TOO_DARK\x10\x05\x12\x1a\n\x16REASON_KIND_TOO_BRIGHT\x10\x06\x12\x1c\n\x18REASON_KIND_LOW_CONTRAST\x10\x07*o\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x01\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03\x32\x8e\x02\n\x12UtilityGateService\x12I\n\x06\x41ssess\x12\x1e.utility_gate.v1.AssessRequest\x1a\x1f.utility_gate.v1.AssessResponse\x12_\n\x0c\x41ssessStream\x12$.utility_gate.v1.AssessStreamRequest\x1a%.utility_gate.v1.AssessStreamResponse(\x01\x30\x01\x12L\n\x07GetInfo\x12\x1f.utility_gate.v1.GetInfoRequest\x1a .utility_gate.v1.GetInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1autility_gate/v1/gate.proto\x12\x0futility_gate.v1\",\n\nThresholds\x12\x0e\n\x06useful\x18\x01 \x01(\x01\x12\x0e\n\x06review\x18\x02 \x01(\x01\"f\n\x06Reason\x12)\n\x04kind\x18\x01 \x01(\x0e\x32\x1b.utility_gate.v1.ReasonKind\x12\r\n\x05value\x18\x02 \x01(\x01\x12\x11\n\tthreshold\x18\x03 \x01(\x01\x12\x0f\n\x07message\x18\x04 \x01(\t\">\n\rPredictorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"X\n\tImageInfo\x12,\n\x06\x66ormat\x18\x01 \x01(\x0e\x32\x1c.utility_gate.v1.ImageFormat\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06height\x18\x03 \x01(\r\"\x80\x03\n\x07Verdict\x12\x0c\n\x04task\x18\x01 \x01(\t\x12\x14\n\x07utility\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12+\n\x08\x64\x65\x63ision\x18\x03 \x01(\x0e\x32\x19.utility_gate.v1.Decision\x12/\n\nthresholds\x18\x04 \x01(\x0b\x32\x1b.utility_gate.v1.Thresholds\x12(\n\x07reasons\x18\x05 \x03(\x0b\x32\x17.utility_gate.v1.Reason\x12\x31\n\tpredictor\x18\x06 \x01(\x0b\x32\x1e.utility_gate.v1.PredictorInfo\x12)\n\x05image\x18\x07 \x01(\x0b\x32\x1a.utility_gate.v1.ImageInfo\x12#\n\x04mode\x18\x08 \x01(\x0e\x32\x15.utility_gate.v1.Mode\x12,\n\tjudgement\x18\t \x01(\x0e\x32\x19.utility_gate.v1.Decision\x12\x0c\n\x04note\x18\n \x01(\tB\n\n\x08_utility\",\n\rAssessRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x0c\n\x04task\x18\x02 \x01(\t\";\n\x0e\x41ssessResponse\x12)\n\x07verdict\x18\x01 \x01(\x0b\x32\x18.utility_gate.v1.Verdict\">\n\x13\x41ssessStreamRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x0c\n\x04task\x18\x03 \x01(\t\"\x88\x01\n\x14\x41ssessStreamResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12+\n\x07verdict\x18\x02 \x01(\x0b\x32\x18.utility_gate.v1.VerdictH\x00\x12-\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x1c.utility_gate.v1.AssessErrorH\x00\x42\x08\n\x06result\"K\n\x0b\x41ssessError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x10\n\x0eGetInfoRequest\"|\n\x0fGetInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12(\n\x05tasks\x18\x02 \x03(\x0b\x32\x19.utility_gate.v1.TaskInfo\x12\'\n\x06limits\x18\x03 \x01(\x0b\x32\x17.utility_gate.v1.Limits\"\xa1\x01\n\x08TaskInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\nthresholds\x18\x02 \x01(\x0b\x32\x1b.utility_gate.v1.Thresholds\x12\x31\n\tpredictor\x18\x03 \x01(\x0b\x32\x1e.utility_gate.v1.PredictorInfo\x12#\n\x04mode\x18\x04 \x01(\x0e\x32\x15.utility_gate.v1.Mode\"j\n\x06Limits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12-\n\x07\x66ormats\x18\x03 \x03(\x0e\x32\x1c.utility_gate.v1.ImageFormat*g\n\x08\x44\x65\x63ision\x12\x18\n\x14\x44\x45\x43ISION_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45\x43ISION_USEFUL\x10\x01\x12\x13\n\x0f\x44\x45\x43ISION_REVIEW\x10\x02\x12\x17\n\x13\x44\x45\x43ISION_NON_USEFUL\x10\x03*`\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x10\n\x0cMODE_ENFORCE\x10\x01\x12\x0f\n\x0bMODE_SHADOW\x10\x02\x12\x0c\n\x08MODE_OFF\x10\x03\x12\x11\n\rMODE_FALLBACK\x10\x04*\xf0\x01\n\nReasonKind\x12\x1b\n\x17REASON_KIND_UNSPECIFIED\x10\x00\x12\x1b\n\x17REASON_KIND_LOW_UTILITY\x10\x01\x12 \n\x1cREASON_KIND_LOW_JPEG_QUALITY\x10\x02\x12\x19\n\x15REASON_KIND_TOO_SMALL\x10\x03\x12\x17\n\x13REASON_KIND_BLURRED\x10\x04\x12\x18\n\x14REASON_KIND_TOO_DARK\x10\x05\x12\x1a\n\x16REASON_KIND_TOO_BRIGHT\x10\x06\x12\x1c\n\x18REASON_KIND_LOW_CONTRAST\x10\x07*o\n\x0bImageFormat\x12\x1c\n\x18IMAGE_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11IMAGE_FORMAT_JPEG\x10\x01\x12\x14\n\x10IMAGE_FORMAT_PNG\x10\x02\x12\x15\n\x11IMAGE_FORMAT_WEBP\x10\x03\x32\x8e\x02\n\x12UtilityGateService\x12I\n\x06\x41ssess\x12\x1e.utility_gate.v1.AssessRequest\x1a\x1f.utility_gate.v1.AssessResponse\x12_\n\x0c\x41ssessStream\x12$.utility_gate.v1.AssessStreamRequest\x1a%.utility_gate.v1.AssessStreamResponse(\x01\x30\x01\x12L\n\x07GetInfo\x12\x1f.utility_gate.v1.GetInfoRequest\x1a .utility_gate.v1.GetInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'utility_gate.v1.gate_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DECISION']._serialized_start=1389
-  _globals['_DECISION']._serialized_end=1492
-  _globals['_REASONKIND']._serialized_start=1495
-  _globals['_REASONKIND']._serialized_end=1735
-  _globals['_IMAGEFORMAT']._serialized_start=1737
-  _globals['_IMAGEFORMAT']._serialized_end=1848
+  _globals['_DECISION']._serialized_start=1541
+  _globals['_DECISION']._serialized_end=1644
+  _globals['_MODE']._serialized_start=1646
+  _globals['_MODE']._serialized_end=1742
+  _globals['_REASONKIND']._serialized_start=1745
+  _globals['_REASONKIND']._serialized_end=1985
+  _globals['_IMAGEFORMAT']._serialized_start=1987
+  _globals['_IMAGEFORMAT']._serialized_end=2098
   _globals['_THRESHOLDS']._serialized_start=47
   _globals['_THRESHOLDS']._serialized_end=91
   _globals['_REASON']._serialized_start=93
@@ -46,25 +48,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGEINFO']._serialized_start=261
   _globals['_IMAGEINFO']._serialized_end=349
   _globals['_VERDICT']._serialized_start=352
-  _globals['_VERDICT']._serialized_end=622
-  _globals['_ASSESSREQUEST']._serialized_start=624
-  _globals['_ASSESSREQUEST']._serialized_end=668
-  _globals['_ASSESSRESPONSE']._serialized_start=670
-  _globals['_ASSESSRESPONSE']._serialized_end=729
-  _globals['_ASSESSSTREAMREQUEST']._serialized_start=731
-  _globals['_ASSESSSTREAMREQUEST']._serialized_end=793
-  _globals['_ASSESSSTREAMRESPONSE']._serialized_start=796
-  _globals['_ASSESSSTREAMRESPONSE']._serialized_end=932
-  _globals['_ASSESSERROR']._serialized_start=934
-  _globals['_ASSESSERROR']._serialized_end=1009
-  _globals['_GETINFOREQUEST']._serialized_start=1011
-  _globals['_GETINFOREQUEST']._serialized_end=1027
-  _globals['_GETINFORESPONSE']._serialized_start=1029
-  _globals['_GETINFORESPONSE']._serialized_end=1153
-  _globals['_TASKINFO']._serialized_start=1155
-  _globals['_TASKINFO']._serialized_end=1279
-  _globals['_LIMITS']._serialized_start=1281
-  _globals['_LIMITS']._serialized_end=1387
-  _globals['_UTILITYGATESERVICE']._serialized_start=1851
-  _globals['_UTILITYGATESERVICE']._serialized_end=2121
+  _globals['_VERDICT']._serialized_end=736
+  _globals['_ASSESSREQUEST']._serialized_start=738
+  _globals['_ASSESSREQUEST']._serialized_end=782
+  _globals['_ASSESSRESPONSE']._serialized_start=784
+  _globals['_ASSESSRESPONSE']._serialized_end=843
+  _globals['_ASSESSSTREAMREQUEST']._serialized_start=845
+  _globals['_ASSESSSTREAMREQUEST']._serialized_end=907
+  _globals['_ASSESSSTREAMRESPONSE']._serialized_start=910
+  _globals['_ASSESSSTREAMRESPONSE']._serialized_end=1046
+  _globals['_ASSESSERROR']._serialized_start=1048
+  _globals['_ASSESSERROR']._serialized_end=1123
+  _globals['_GETINFOREQUEST']._serialized_start=1125
+  _globals['_GETINFOREQUEST']._serialized_end=1141
+  _globals['_GETINFORESPONSE']._serialized_start=1143
+  _globals['_GETINFORESPONSE']._serialized_end=1267
+  _globals['_TASKINFO']._serialized_start=1270
+  _globals['_TASKINFO']._serialized_end=1431
+  _globals['_LIMITS']._serialized_start=1433
+  _globals['_LIMITS']._serialized_end=1539
+  _globals['_UTILITYGATESERVICE']._serialized_start=2101
+  _globals['_UTILITYGATESERVICE']._serialized_end=2371
 # @@protoc_insertion_point(module_scope)

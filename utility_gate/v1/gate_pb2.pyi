@@ -14,6 +14,14 @@ class Decision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DECISION_REVIEW: _ClassVar[Decision]
     DECISION_NON_USEFUL: _ClassVar[Decision]
 
+class Mode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    MODE_UNSPECIFIED: _ClassVar[Mode]
+    MODE_ENFORCE: _ClassVar[Mode]
+    MODE_SHADOW: _ClassVar[Mode]
+    MODE_OFF: _ClassVar[Mode]
+    MODE_FALLBACK: _ClassVar[Mode]
+
 class ReasonKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     REASON_KIND_UNSPECIFIED: _ClassVar[ReasonKind]
@@ -35,6 +43,11 @@ DECISION_UNSPECIFIED: Decision
 DECISION_USEFUL: Decision
 DECISION_REVIEW: Decision
 DECISION_NON_USEFUL: Decision
+MODE_UNSPECIFIED: Mode
+MODE_ENFORCE: Mode
+MODE_SHADOW: Mode
+MODE_OFF: Mode
+MODE_FALLBACK: Mode
 REASON_KIND_UNSPECIFIED: ReasonKind
 REASON_KIND_LOW_UTILITY: ReasonKind
 REASON_KIND_LOW_JPEG_QUALITY: ReasonKind
@@ -89,7 +102,7 @@ class ImageInfo(_message.Message):
     def __init__(self, format: _Optional[_Union[ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("task", "utility", "decision", "thresholds", "reasons", "predictor", "image")
+    __slots__ = ("task", "utility", "decision", "thresholds", "reasons", "predictor", "image", "mode", "judgement", "note")
     TASK_FIELD_NUMBER: _ClassVar[int]
     UTILITY_FIELD_NUMBER: _ClassVar[int]
     DECISION_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +110,9 @@ class Verdict(_message.Message):
     REASONS_FIELD_NUMBER: _ClassVar[int]
     PREDICTOR_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    JUDGEMENT_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
     task: str
     utility: float
     decision: Decision
@@ -104,7 +120,10 @@ class Verdict(_message.Message):
     reasons: _containers.RepeatedCompositeFieldContainer[Reason]
     predictor: PredictorInfo
     image: ImageInfo
-    def __init__(self, task: _Optional[str] = ..., utility: _Optional[float] = ..., decision: _Optional[_Union[Decision, str]] = ..., thresholds: _Optional[_Union[Thresholds, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., predictor: _Optional[_Union[PredictorInfo, _Mapping]] = ..., image: _Optional[_Union[ImageInfo, _Mapping]] = ...) -> None: ...
+    mode: Mode
+    judgement: Decision
+    note: str
+    def __init__(self, task: _Optional[str] = ..., utility: _Optional[float] = ..., decision: _Optional[_Union[Decision, str]] = ..., thresholds: _Optional[_Union[Thresholds, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., predictor: _Optional[_Union[PredictorInfo, _Mapping]] = ..., image: _Optional[_Union[ImageInfo, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., judgement: _Optional[_Union[Decision, str]] = ..., note: _Optional[str] = ...) -> None: ...
 
 class AssessRequest(_message.Message):
     __slots__ = ("image", "task")
@@ -167,14 +186,16 @@ class GetInfoResponse(_message.Message):
     def __init__(self, server_version: _Optional[str] = ..., tasks: _Optional[_Iterable[_Union[TaskInfo, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ...) -> None: ...
 
 class TaskInfo(_message.Message):
-    __slots__ = ("name", "thresholds", "predictor")
+    __slots__ = ("name", "thresholds", "predictor", "mode")
     NAME_FIELD_NUMBER: _ClassVar[int]
     THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
     PREDICTOR_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
     name: str
     thresholds: Thresholds
     predictor: PredictorInfo
-    def __init__(self, name: _Optional[str] = ..., thresholds: _Optional[_Union[Thresholds, _Mapping]] = ..., predictor: _Optional[_Union[PredictorInfo, _Mapping]] = ...) -> None: ...
+    mode: Mode
+    def __init__(self, name: _Optional[str] = ..., thresholds: _Optional[_Union[Thresholds, _Mapping]] = ..., predictor: _Optional[_Union[PredictorInfo, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ...) -> None: ...
 
 class Limits(_message.Message):
     __slots__ = ("max_image_bytes", "max_image_pixels", "formats")

@@ -1,9 +1,16 @@
-"""Concurrency for a stream of requests."""
+"""Streams on asyncio: concurrency for one, and one from any iterable."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+)
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -52,3 +59,13 @@ async def map_unordered(
         for future in (*pending, taking, stopped):
             if future is not None:
                 future.cancel()
+
+
+async def to_async(items: AsyncIterable[Item] | Iterable[Item]) -> AsyncIterator[Item]:
+    """The items of either kind of iterable."""
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item

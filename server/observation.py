@@ -1,0 +1,89 @@
+"""One RPC as it is seen from outside: counted, timed, traced, logged, under its request id."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, cast
+
+import grpc
+
+from server import request_context
+from server.access import AccessLog
+from server.auth import peer_host
+from server.errors import to_status
+from server.metrics import GateMetrics
+from server.request_context import ID_KEY, RequestContext
+from server.tracing import Tracer
+
+
+class Observer:
+    """Observes the RPCs of one service, "package.Service"."""
+
+    def __init__(
+        self, service: str, metrics: GateMetrics, tracer: Tracer, access: AccessLog
+    ) -> None:
+        self.service = service
+        self.metrics = metrics
+        self.tracer = tracer
+        self.access = access
+
+    def observe(self, method: str, context: Any) -> Observation:
+        """A context manager around one RPC."""
+        return Observation(self, method, context)
+
+
+class Observation:
+    """One RPC; a call that just vanishes was given up by its caller."""
+
+    def __init__(self, observer: Observer, method: str, context: Any) -> None:
+        self._observer, self._method, self._context = observer, method, context
+        self.code = grpc.StatusCode.UNKNOWN
+        self._message = ""
+        self._recorded = False
+
+    def __enter__(self) -> Observation:
+        self._started = time.perf_counter()
+        metadata = self._context.invocation_metadata() or ()
+        offered = next((value for key, value in metadata if key == ID_KEY), None)
+        request_id, client = request_context.choose_id(offered), peer_host(self._context.peer())
+        self._trailer = (ID_KEY, request_id)
+        self._context.set_trailing_metadata((self._trailer,))
+        tracer, name = self._observer.tracer, f"{self._observer.service}/{self._method}"
+        attributes = {"utility_gate.request_id": request_id, "client.address": client}
+        self._span = tracer.rpc(name, metadata, attributes)
+        self._request = RequestContext(
+            request_id, client, self._method, trace_id=self._span.trace_id
+        )
+        request_context.enter(self._request)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, asyncio.CancelledError | GeneratorExit):
+            left = self._context.time_remaining()
+            expired = left is not None and left <= 0
+            self.code = grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
+        self._record()
+
+    async def abort(self, error: Exception) -> None:
+        """End the RPC with the error's status; raises."""
+        status = to_status(error)
+        self.code, self._message = status.code, status.message
+        self._record()  # first: whoever has the answer may look at the metrics next
+        trailers = (*status.to_trailers(), self._trailer)
+        await self._context.abort(status.code, status.message, cast(Any, trailers))
+
+    def _record(self) -> None:
+        if self._recorded:
+            return
+        self._recorded = True
+        elapsed = time.perf_counter() - self._started
+        metrics = self._observer.metrics
+        metrics.request_seconds.labels(self._method).observe(elapsed)
+        metrics.requests.labels(self._method, self.code.name).inc()
+        self._span.end(self.code.name)
+        # A stream that its caller gave up may be ended by a task that knows another request.
+        serving = request_context.current()
+        if serving is None or serving.request_id != self._request.request_id:
+            request_context.enter(self._request)
+        self._observer.access.record(self._method, self.code, elapsed, self._message)
