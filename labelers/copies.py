@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 
 from utility_gate.errors import TableError
+from utility_gate.files import whole_file
 from utility_gate.remake import load_source, remake_copy
 from utility_gate.types import Label
 
@@ -27,14 +26,10 @@ def keep_copy(folder: Path, digest: str, encoded: bytes) -> None:
         TableError: if it cannot be written.
     """
     file = _file(folder, digest, suffix_of(encoded))
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(encoded)
-        partial.replace(file)
+        with whole_file(file, shared=True) as partial:
+            partial.write_bytes(encoded)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise TableError(f"{file}: the copy could not be kept: {error}") from error
 
 

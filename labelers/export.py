@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -18,6 +17,7 @@ from pyarrow import csv
 from labelers.copies import suffix_of
 from labelers.store import refuse_run_file
 from utility_gate.errors import TableError
+from utility_gate.files import whole_file
 from utility_gate.remake import remake_source
 from utility_gate.tables import LABEL_SCHEMA, read_labels, read_table
 from utility_gate.types import Label
@@ -34,13 +34,10 @@ def export_csv(labels: Path, out: Path) -> int:
     """
     refuse_run_file(out)
     table = read_table(labels, LABEL_SCHEMA)
-    partial = out.with_name(out.name + ".partial")
     try:
-        csv.write_csv(table.cast(LABEL_SCHEMA), partial)
-        partial.replace(out)
+        with whole_file(out) as partial:
+            csv.write_csv(table.cast(LABEL_SCHEMA), partial)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise TableError(f"{out}: could not be written: {error}") from error
     return len(table)
 
@@ -83,20 +80,18 @@ def _samples(rows: list[Label], images: Path) -> Iterator[Sample]:
 
 
 def _write_shard(samples: Iterable[tuple[int, Sample]], path: Path) -> None:
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar:
+        with (
+            whole_file(path) as partial,
+            tarfile.open(partial, "w", format=tarfile.USTAR_FORMAT) as tar,
+        ):
             for number, (label, copy) in samples:
                 row = json.dumps(dataclasses.asdict(label), sort_keys=True)
                 number_text = "-1" if label.label is None else str(label.label)
                 _add(tar, f"{number:09d}.{suffix_of(copy)}", copy)
                 _add(tar, f"{number:09d}.cls", number_text.encode())
                 _add(tar, f"{number:09d}.json", row.encode())
-        partial.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise TableError(f"{path}: the shard could not be written: {error}") from error
 
 

@@ -6,11 +6,9 @@ at any moment goes on where it stood.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import logging
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,7 +20,7 @@ import pyarrow as pa
 from labelers.observe import Observed, Outcome, Skipped, WorkItem
 from labelers.provenance import differences, digest_job
 from utility_gate.errors import TableError
-from utility_gate.files import digest_bytes, read_source
+from utility_gate.files import digest_bytes, read_source, whole_file
 from utility_gate.tables import OBSERVATION_SCHEMAS, read_metadata, read_table, write_table
 
 log = logging.getLogger(__name__)
@@ -188,17 +186,11 @@ def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
         TableError: if it cannot be written.
     """
     path = out / MANIFEST
-    partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1, sort_keys=True)
             file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise TableError(f"{path}: could not be written: {error}") from error
 
 

@@ -42,8 +42,15 @@ class Workers:
     without being computed. Knows neither gRPC nor images. Use from one event loop.
     """
 
-    def __init__(self, count: int, max_waiting: int, metrics: GateMetrics) -> None:
+    def __init__(
+        self, count: int, max_waiting: int, metrics: GateMetrics, ahead: int | None = None
+    ) -> None:
+        """`ahead` of the calls that wait have their turn behind them and lie ready for the next
+        free thread, which would otherwise idle until the event loop has called somebody; by
+        default one for each thread."""
         self._count, self._max_waiting = count, max_waiting
+        ahead = min(count if ahead is None else ahead, max_waiting)
+        self._slots, self._bound = count + ahead, max_waiting - ahead
         self._running = 0
         self._bounded = 0
         self._queue: FairQueue[_Ticket] = FairQueue()
@@ -72,12 +79,12 @@ class Workers:
             NotReadyError: if the workers are closed.
         """
         latest = float("inf") if seconds is None else time.monotonic() + seconds
-        if self._running < self._count:
+        if self._running < self._slots:
             self._running += 1
         else:
             await self._wait(client, latest, seconds, patient=patient)
-        # From here on a thread is ours, and is given back when it is done, not when the caller
-        # leaves: a cancelled call that already runs still occupies its worker.
+        # From here on a slot is ours, and is given back when its thread is done, not when the
+        # caller leaves: a cancelled call that already runs still occupies its worker.
         self._report()
         loop = asyncio.get_running_loop()
         started = time.monotonic()
@@ -101,7 +108,7 @@ class Workers:
     async def _wait(
         self, client: str, latest: float, seconds: float | None, *, patient: bool
     ) -> None:
-        """Stand in line; returns with a thread of our own."""
+        """Stand in line; returns with a slot of our own."""
         expected = self._expected_seconds(client)
         if seconds is not None and expected is not None and expected > seconds:
             self._metrics.too_late.inc()
@@ -109,7 +116,7 @@ class Workers:
                 f"expected a deadline of at least {expected:.3f} s, which an image takes now, got "
                 f"{seconds:.3f} s"
             )
-        if not patient and self._bounded >= self._max_waiting:
+        if not patient and self._bounded >= self._bound:
             self._make_room(client)
         ticket = _Ticket(client, patient, latest)
         self._queue.push(client, ticket)
@@ -120,7 +127,7 @@ class Workers:
             await ticket.called
         except asyncio.CancelledError:
             if ticket.called.done() and not ticket.called.cancelled():
-                self._running -= 1  # we were called and leave: the thread is another's
+                self._running -= 1  # we were called and leave: the slot is another's
                 self._call_next()
             else:
                 self._leave(ticket)
@@ -151,7 +158,8 @@ class Workers:
         """How long a call that came now would take, from what the last ones took."""
         if self._service_seconds is None:
             return None
-        turns = 1 + self._queue.ahead(client) // self._count
+        ready = self._slots - self._count
+        turns = 1 + (ready + self._queue.ahead(client)) // self._count
         return self._service_seconds * (turns + 1)
 
     def _leave(self, ticket: _Ticket) -> None:
@@ -182,8 +190,9 @@ class Workers:
             return
 
     def _report(self) -> None:
-        self._metrics.in_flight.set(self._running + len(self._queue))
-        self._metrics.waiting.set(len(self._queue))
+        accepted = self._running + len(self._queue)
+        self._metrics.in_flight.set(accepted)
+        self._metrics.waiting.set(max(0, accepted - self._count))
 
 
 def _counts(ticket: _Ticket) -> bool:

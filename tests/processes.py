@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from utility_gate.v1 import gate_pb2 as pb
+from utility_gate.v1 import gate_pb2_grpc as pb_grpc
 
 
 @dataclass(frozen=True)
@@ -63,3 +72,38 @@ def gate_process(**settings: object) -> Iterator[GateProcess]:
             process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def retry_delay(error: grpc.aio.AioRpcError) -> float:
+    """Seconds of RetryInfo in an error's details; -1 if there are none."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            for packed in status_pb2.Status.FromString(value).details:
+                info = error_details_pb2.RetryInfo()
+                if packed.Unpack(info):
+                    return info.retry_delay.ToMilliseconds() / 1000
+    return -1
+
+
+async def offer(target: str, image: bytes, rate: float, seconds: float) -> Counter[str]:
+    """Calls at a fixed rate, whatever comes back, without retries; outcomes by code."""
+    outcomes: Counter[str] = Counter()
+    options = (("grpc.enable_retries", 0),)
+    async with grpc.aio.insecure_channel(target, options=options) as channel:
+        stub: Any = pb_grpc.UtilityGateServiceStub(channel)
+
+        async def call() -> None:
+            try:
+                await stub.Assess(pb.AssessRequest(image=image), timeout=20)
+                outcomes["OK"] += 1
+            except grpc.aio.AioRpcError as error:
+                outcomes[error.code().name] += 1
+                if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                    outcomes["with RetryInfo"] += retry_delay(error) > 0
+
+        calls, started = [], time.monotonic()
+        for number in range(int(rate * seconds)):
+            await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
+            calls.append(asyncio.ensure_future(call()))
+        await asyncio.gather(*calls)
+    return outcomes

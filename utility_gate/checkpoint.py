@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from utility_gate.errors import CheckpointError
-from utility_gate.files import digest_bytes
+from utility_gate.files import digest_bytes, whole_file
 from utility_gate.preprocess import Preprocess
 from utility_gate.types import PredictorInfo, Thresholds
 
@@ -111,6 +111,6 @@ def save_card(card: Card, folder: Path) -> Path:
     """Write `card.json`, readable and with sorted keys. Atomic."""
     path = folder / CARD
     text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)
-    partial = folder / f"{CARD}.partial"
-    partial.write_text(text + "\n", encoding="utf-8")
-    return partial.replace(path)
+    with whole_file(path) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
+    return path

@@ -1,13 +1,51 @@
-"""Files by content: digests, and where the images are."""
+"""Files: digests, where the images are, and how one is written whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
+import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+
+
+@contextmanager
+def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """A place to write `path` to: it takes the file's name when the block ends well, and is
+    removed when it does not. Then the file is on the disk, not in a cache. Folders are made.
+
+    `shared`: several processes may write the same content to this path, and nobody waits for the
+    disk.
+
+    Raises:
+        OSError: if it cannot be written; whatever else the block raises.
+    """
+    owner = f".{os.getpid()}" if shared else ""
+    partial = path.with_name(f"{path.name}{owner}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        if not shared:
+            _sync(partial)
+        partial.replace(path)
+        if not shared:
+            _sync(path.parent)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def digest_bytes(data: bytes) -> str:

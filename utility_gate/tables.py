@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from utility_gate.errors import TableError
+from utility_gate.files import whole_file
 from utility_gate.types import Label
 
 _COPY = [
@@ -101,25 +100,19 @@ def write_tables(
         TableError: if it cannot be written; nothing is left of it.
     """
     text = json.dumps(metadata, sort_keys=True).encode()
-    partial = path.with_name(path.name + ".partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            with pq.ParquetWriter(
-                file,
+        with (
+            whole_file(path) as partial,
+            pq.ParquetWriter(
+                partial,
                 schema.with_metadata({_METADATA_KEY: text}),
                 compression="zstd",
                 write_page_checksum=True,
-            ) as writer:
-                for group in _regroup(tables, schema):
-                    writer.write_table(group, row_group_size=_GROUP_ROWS)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
+            ) as writer,
+        ):
+            for group in _regroup(tables, schema):
+                writer.write_table(group, row_group_size=_GROUP_ROWS)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise TableError(
             f"{path}: could not be written: {error}; nothing that was written before is lost"
         ) from error
@@ -216,15 +209,6 @@ def _regroup(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table
             yield together[:_GROUP_ROWS]
             waiting = [together[_GROUP_ROWS:]]
     yield pa.concat_tables(waiting).combine_chunks() if waiting else schema.empty_table()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name itself safe from a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_alike(found: pa.DataType, expected: pa.DataType) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from labelers.report.read import Run, read_run
 from labelers.report.sheet import REDUCTION, THUMB, WEBP_QUALITY, SheetRow, make_sheet
 from labelers.rules import CcspRule, DetectionRule
 from utility_gate.errors import ConfigError, TableError
+from utility_gate.files import whole_file
 
 try:
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -67,14 +67,10 @@ def write_report(
             the one that was labelled, or the page cannot be written.
     """
     page = render(read_run(folder, labels), images, sheet).encode()
-    partial = out.with_name(out.name + ".partial")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(page)
-        partial.replace(out)
+        with whole_file(out) as partial:
+            partial.write_bytes(page)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise TableError(f"{out}: could not be written: {error}") from error
     return len(page)
 

@@ -13,19 +13,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
-from google.rpc import error_details_pb2, status_pb2
 from PIL import Image
 
 from tests.conftest import draw, encode
-from tests.processes import GateProcess, gate_process
+from tests.processes import GateProcess, gate_process, offer
 from utility_gate.client import AsyncGateClient, GateClient
 from utility_gate.errors import InputError
 from utility_gate.types import Verdict
-from utility_gate.v1 import gate_pb2 as pb
-from utility_gate.v1 import gate_pb2_grpc as pb_grpc
 
 MIB = 1024 * 1024
 
@@ -39,41 +35,6 @@ def read_metric(gate: GateProcess, line: str) -> float:
     page = urllib.request.urlopen(gate.metrics, timeout=5).read().decode()
     values = [row.rsplit(" ", 1)[1] for row in page.splitlines() if row.startswith(line)]
     return sum(map(float, values))
-
-
-def retry_delay(error: grpc.aio.AioRpcError) -> float:
-    """Seconds of RetryInfo in an error's details; -1 if there are none."""
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin":
-            for packed in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.RetryInfo()
-                if packed.Unpack(info):
-                    return info.retry_delay.ToMilliseconds() / 1000
-    return -1
-
-
-async def offer(target: str, image: bytes, rate: float, seconds: float) -> Counter[str]:
-    """Calls at a fixed rate, whatever comes back, without retries; outcomes by code."""
-    outcomes: Counter[str] = Counter()
-    options = (("grpc.enable_retries", 0),)
-    async with grpc.aio.insecure_channel(target, options=options) as channel:
-        stub: Any = pb_grpc.UtilityGateServiceStub(channel)
-
-        async def call() -> None:
-            try:
-                await stub.Assess(pb.AssessRequest(image=image), timeout=20)
-                outcomes["OK"] += 1
-            except grpc.aio.AioRpcError as error:
-                outcomes[error.code().name] += 1
-                if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-                    outcomes["with RetryInfo"] += retry_delay(error) > 0
-
-        calls, started = [], time.monotonic()
-        for number in range(int(rate * seconds)):
-            await asyncio.sleep(max(0.0, started + number / rate - time.monotonic()))
-            calls.append(asyncio.ensure_future(call()))
-        await asyncio.gather(*calls)
-    return outcomes
 
 
 @pytest.mark.slow

@@ -17,9 +17,9 @@ from utility_gate.errors import NotReadyError, OverloadedError, TooLateError
 class Busy:
     """One worker that is held until `release` is set; everything else must wait."""
 
-    def __init__(self, max_waiting: int = 10) -> None:
+    def __init__(self, max_waiting: int = 10, ahead: int = 0) -> None:
         self.metrics = GateMetrics()
-        self.workers = Workers(1, max_waiting, self.metrics)
+        self.workers = Workers(1, max_waiting, self.metrics, ahead)
         self.release = threading.Event()
         self.order: list[str] = []
 
@@ -176,6 +176,22 @@ async def test_closed_workers_say_so() -> None:
     workers.close()
     with pytest.raises(NotReadyError, match="shutting down"):
         await workers.run(lambda: None)
+
+
+async def test_who_lies_ready_is_bounded_and_dropped_like_the_others() -> None:
+    async with Busy(max_waiting=2, ahead=1) as busy:
+        line = [busy.ask("a", f"a{n}") for n in range(2)]
+        await asyncio.sleep(0.02)
+        assert busy.metric("images_waiting") == 2
+        with pytest.raises(OverloadedError):
+            await busy.ask("a")
+        line[0].cancel()  # it lay ready; the next one takes its slot
+        await asyncio.sleep(0.02)
+        last = busy.ask("a", "a3")
+        await asyncio.sleep(0.02)
+        busy.release.set()
+        await asyncio.gather(line[1], last)
+    assert busy.order == ["a1", "a3"]
 
 
 def test_the_queue_by_hand() -> None:
