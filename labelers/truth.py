@@ -41,8 +41,8 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
-    """All sources in their order; `names` of a COCO file's categories; `digest` of the file,
-    None where there is none."""
+    """All sources in their order; `names` of the classes or categories, as far as the file has
+    them; `digest` of the file, None where there is none."""
 
     rows: tuple[Truth, ...]
     names: dict[int, str]
@@ -50,8 +50,8 @@ class GroundTruth:
 
 
 def read_truth(path: Path) -> GroundTruth:
-    """Classes from a CSV with the columns `path` (below the image folder) and `class_index`;
-    further columns are ignored.
+    """Classes from a CSV with the columns `path` (below the image folder) and `class_index`, and
+    perhaps `name`, the class's for people; further columns are ignored.
 
     Raises:
         TableError: if the file, a column or a value is missing, or a path stands twice.
@@ -62,10 +62,14 @@ def read_truth(path: Path) -> GroundTruth:
             missing = {"path", "class_index"} - set(reader.fieldnames or [])
             if missing:
                 raise TableError(f"{path}: expected columns path,class_index; missing {missing}")
-            rows = [_class_row(path, reader.line_num, row) for row in reader if _is_filled(row)]
+            rows, names = [], dict[int, str]()
+            for row in filter(_is_filled, reader):
+                rows.append(_class_row(path, reader.line_num, row))
+                if row.get("name"):
+                    names.setdefault(int(row["class_index"]), row["name"])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise TableError(f"{path}: expected a CSV table of ground truth: {error}") from error
-    return _finish(path, rows, {})
+    return _finish(path, rows, names)
 
 
 def read_coco(path: Path) -> GroundTruth:

@@ -6,6 +6,7 @@ import asyncio
 import io
 import random
 import signal
+import socket
 import threading
 import time
 import urllib.request
@@ -207,3 +208,35 @@ def test_mutated_images_are_judged_or_refused_and_nothing_else(
         assert memory[-1] - memory[len(memory) // 4] < 40 * MIB
         with GateClient(gate.target) as client:
             assert isinstance(client.assess(originals[0]), Verdict)
+
+
+@pytest.mark.slow
+def test_callers_that_never_finish_hold_up_nobody() -> None:
+    """Half a greeting, half a header, half a request, on both ports, and then silence."""
+    image = encode(draw(64, 48), quality=80)
+    preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+    with gate_process(workers=1) as gate, GateClient(gate.target, timeout=20) as client:
+        grpc_host, _, grpc_port = gate.target.rpartition(":")
+        web_port = gate.metrics.split(":")[2].split("/")[0]
+        silent = []
+        for number in range(150):
+            port = int(grpc_port) if number % 3 else int(web_port)
+            one = socket.create_connection((grpc_host, port), timeout=5)
+            whole = preface + b"\0\0\0\4\0\0\0\0\0" + b"\0\0\x40\1\4\0\0\0\1"
+            one.sendall(whole[: number % len(whole)] if number % 3 else b"GET /metr")
+            silent.append(one)
+        for _ in range(20):
+            assert isinstance(client.assess(image), Verdict)
+        assert read_metric(gate, "utility_gate_ready") == 1
+        for one in silent:
+            one.close()
+
+
+@pytest.mark.slow
+def test_a_half_closed_stream_is_answered_to_its_end() -> None:
+    """The sender is done long before the reader begins to read."""
+    image = slow_image()
+    with gate_process(workers=1) as gate, GateClient(gate.target) as client:
+        answers = client.assess_stream((str(n), image) for n in range(12))
+        time.sleep(0.5)
+        assert sorted(number for number, _ in answers) == sorted(map(str, range(12)))

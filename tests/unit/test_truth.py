@@ -35,6 +35,12 @@ def test_wrong_class_tables_are_named(tmp_path: Path, text: str, message: str) -
         read_truth(tmp_path / "absent.csv")
 
 
+def test_names_of_classes_are_for_people(tmp_path: Path) -> None:
+    text = "path,class_index,name\na.jpg,1,cat\nb.jpg,2,\nc.jpg,1,kitten\n"
+    (tmp_path / "truth.csv").write_text(text)
+    assert read_truth(tmp_path / "truth.csv").names == {1: "cat"}
+
+
 def test_what_spreadsheets_write_is_read(tmp_path: Path) -> None:
     text = "\ufeffpath,class_index\r\na.jpg,1\r\n,\r\n"
     (tmp_path / "truth.csv").write_text(text, encoding="utf-8")
