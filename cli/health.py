@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -26,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target", metavar="HOST:PORT", help="default: the port of the settings, on loopback"
     )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE.toml", help="settings of the gate that is asked"
+    )
     parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS")
     add_connection_arguments(parser)
 
@@ -34,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     """Ask once and print the status."""
     target = options.target
     if target is None:
-        settings = load_settings()
+        settings = load_settings(options.config)
         if settings.tls_certificate is not None and not is_secured(options):
             # We know neither whom to trust nor a name in the certificate; HTTP needs neither.
             return _ask_web(settings, options.timeout)

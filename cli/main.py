@@ -29,6 +29,13 @@ COMMANDS = {
 }
 
 
+EXTRAS = {
+    "label": "label", "relabel": "label", "export": "label", "report": "report",
+    "pretrain": "train", "train": "train", "evaluate": "train",
+}  # fmt: skip
+"""What must be installed beside the service for a subcommand."""
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every subcommand; importing one costs no torch."""
     parser = argparse.ArgumentParser(
@@ -61,6 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = options.run(options)
         sys.stdout.flush()
+    except ModuleNotFoundError as error:
+        if options.verbose or options.command not in EXTRAS:
+            raise
+        extra = EXTRAS[options.command]
+        print(
+            f"utility-gate {options.command}: needs {error.name}, of the extra {extra}: "
+            f"pip install '.[{extra}]'",
+            file=sys.stderr,
+        )
+        return 1
     except UtilityGateError as error:
         if options.verbose:
             raise

@@ -9,7 +9,10 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `utility-gate train`."""
     parser.add_argument(
-        "--preset", default="best", metavar="NAME", help="best, paper, or a TOML file of your own"
+        "--preset",
+        default="best",
+        metavar="NAME",
+        help="best, paper, embedded, or a TOML file of your own",
     )
     parser.add_argument("--labels", type=Path, nargs="+", required=True, metavar="FILE.parquet")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")

@@ -27,7 +27,7 @@ try:
     import torchvision
 except ImportError as _missing:
     raise NetworkError(
-        "torchvision's networks, and any detector, need torch: pip install 'utility-gate[train]'"
+        "torchvision's networks, and any detector, need torch: pip install '.[train]'"
     ) from _missing
 
 _DEFAULT_WEIGHTS = {"classification": "IMAGENET1K_V1", "detection": "COCO_V1"}

@@ -22,7 +22,7 @@ from server.inference import InferenceServicer
 from server.interceptors import GuardInterceptor
 from server.loading import load_gate, watched_files
 from server.metrics import GateMetrics
-from server.reload import Reloader
+from server.predictor_reload import Reloader
 from server.servicer import UtilityGateServicer
 from server.settings import GateSettings
 from server.tls import server_credentials

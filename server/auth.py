@@ -19,7 +19,7 @@ from server.health import NAME as HEALTH
 from server.keys import Key, load_keys
 from server.metrics import GateMetrics
 from server.rate_limit import RateLimiter
-from server.reloading import Reloading
+from server.watched_files import Reloading
 from utility_gate.errors import UnauthenticatedError
 
 log = logging.getLogger(__name__)

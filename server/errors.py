@@ -56,16 +56,16 @@ class Status:
     field: str = ""
     reason: str = ""
 
-    def to_trailers(self) -> tuple[tuple[str, str | bytes], ...]:
+    def to_trailers(self, left: float | None = None) -> tuple[tuple[str, str | bytes], ...]:
         """The trailing metadata in which gRPC carries `google.rpc.Status` details, and the pause
-        that gRPC's own retries obey."""
+        that gRPC's own retries obey. `left` are the seconds of the caller's deadline."""
         packed = any_pb2.Any()
         packed.Pack(self.detail)
         status = status_pb2.Status(code=self.code.value[0], message=self.message, details=[packed])
         details = ("grpc-status-details-bin", status.SerializeToString())
         if not isinstance(self.detail, error_details_pb2.RetryInfo):
             return (details,)
-        return details, ("grpc-retry-pushback-ms", str(_pushback(self.detail)))
+        return details, ("grpc-retry-pushback-ms", str(_pushback(self.detail, left)))
 
     def to_stream_error(self) -> pb.AssessError:
         """The same inside a stream."""
@@ -119,10 +119,11 @@ def _expected(error: Exception, code: grpc.StatusCode) -> Status:
     return Status(code, message, error_details_pb2.RetryInfo(retry_delay=delay))
 
 
-def _pushback(retry: error_details_pb2.RetryInfo) -> int:
-    """Milliseconds after which gRPC repeats the call by itself; -1 if it must not."""
+def _pushback(retry: error_details_pb2.RetryInfo, left: float | None) -> int:
+    """Milliseconds after which gRPC repeats the call by itself; -1 if it must not, or could not
+    before the deadline: then the caller hears the reason, not that time is up."""
     seconds: float = retry.retry_delay.ToMilliseconds() / 1000
-    if seconds > LONGEST_PAUSE:
+    if seconds > LONGEST_PAUSE or (left is not None and 1.2 * seconds >= left):
         return -1
     # Spread: who was turned away together need not come back together. gRPC adds no jitter here.
     return int(1000 * seconds * random.uniform(0.8, 1.2))  # noqa: S311

@@ -79,7 +79,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
                             yield response
                 except Exception as error:  # noqa: BLE001 - every error becomes a status
                     await observation.abort(error)
-                observation.code = grpc.StatusCode.OK
+                # A caller who gives up between two messages looks like one who has no more.
+                gone = context.cancelled()
+                observation.code = grpc.StatusCode.CANCELLED if gone else grpc.StatusCode.OK
 
         return guarded
 

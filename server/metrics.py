@@ -43,7 +43,7 @@ class GateMetrics:
         )
         self.queue_seconds = Histogram(
             "utility_gate_queue_duration_seconds",
-            "Time that images waited for a worker, those that left the line included.",
+            "Time in line, of images that found no free worker; those that left it included.",
             buckets=_SECONDS,
             registry=registry,
         )

@@ -70,7 +70,7 @@ class Observation:
         status = to_status(error)
         self.code, self._message = status.code, status.message
         self._record()  # first: whoever has the answer may look at the metrics next
-        trailers = (*status.to_trailers(), self._trailer)
+        trailers = (*status.to_trailers(self._context.time_remaining()), self._trailer)
         await self._context.abort(status.code, status.message, cast(Any, trailers))
 
     def _record(self) -> None:

@@ -176,11 +176,11 @@ class GateSettings(BaseSettings):
         description="After SIGTERM: time to serve on as NOT_SERVING, so that balancers notice.",
     )
     grace_seconds: float = Field(
-        default=8.0,
+        default=6.0,
         gt=0,
         le=3600,
-        description="After that: time that accepted requests have to finish. Container engines "
-        "kill after 10 s in all unless told otherwise.",
+        description="After that: time that accepted requests have to finish; then up to 2 s for "
+        "spans, if traces are on. Container engines kill after 10 s in all unless told otherwise.",
     )
     reflection: bool = Field(default=True, description="Whether gRPC reflection is served.")
     log_level: str = Field(
@@ -195,7 +195,7 @@ class GateSettings(BaseSettings):
         default="",
         pattern="^(https?://.+)?$",
         description="Where spans are sent by OTLP over gRPC, 'http://collector:4317'; needs "
-        "`pip install 'utility-gate[trace]'`. Empty: where OTEL_EXPORTER_OTLP_ENDPOINT says; "
+        "`pip install '.[trace]'`. Empty: where OTEL_EXPORTER_OTLP_ENDPOINT says; "
         "nowhere if that is empty too.",
     )
 

@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import grpc
 
-from server.reloading import Reloading
 from server.settings import GateSettings
+from server.watched_files import Reloading
 from utility_gate.channels import is_loopback
 from utility_gate.errors import ConfigError
 from utility_gate.pem import read_authorities, read_pair

@@ -3,6 +3,7 @@ nothing. Imports nothing of OpenTelemetry until an exporter is configured."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,6 +11,8 @@ from typing import Protocol, TypeVar
 
 from utility_gate.errors import ConfigError
 from utility_gate.types import Verdict
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -117,9 +120,14 @@ def open_tracer(endpoint: str = "", environ: Mapping[str, str] = os.environ) -> 
     try:
         from server.otel import OtelTracer
     except ModuleNotFoundError as error:
+        if not endpoint:
+            # Platforms set these variables for whatever runs there, asked or not.
+            log.warning("OpenTelemetry's variables are set, but %s is not installed: no traces",
+                        error.name)  # fmt: skip
+            return NO_TRACER
         raise ConfigError(
             f"traces are configured, but {error.name} is not installed; run pip install "
-            "'utility-gate[trace]', or set OTEL_SDK_DISABLED=true"
+            "'.[trace]', or set OTEL_SDK_DISABLED=true"
         ) from error
     return OtelTracer(endpoint or None)
 

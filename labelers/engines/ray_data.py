@@ -20,7 +20,7 @@ try:
     import ray
     import ray.data
 except ImportError as _missing:
-    raise ConfigError("--engine ray needs Ray: pip install 'utility-gate[ray]'") from _missing
+    raise ConfigError("--engine ray needs Ray: pip install '.[ray]'") from _missing
 
 BLOCK = 8
 """Sources per call of an actor."""

@@ -23,7 +23,7 @@ try:
     from matplotlib.ticker import FuncFormatter, MultipleLocator
 except ImportError as _missing:
     raise ConfigError(
-        "the report needs matplotlib and Jinja2: pip install 'utility-gate[report]'"
+        "the report needs matplotlib and Jinja2: pip install '.[report]'"
     ) from _missing
 
 USEFUL_COLOUR, NON_USEFUL_COLOUR, UNDECIDED_COLOUR = "#0072B2", "#D55E00", "#C9C9C9"

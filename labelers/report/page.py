@@ -29,7 +29,7 @@ try:
     from markupsafe import Markup
 except ImportError as _missing:
     raise ConfigError(
-        "the report needs matplotlib and Jinja2: pip install 'utility-gate[report]'"
+        "the report needs matplotlib and Jinja2: pip install '.[report]'"
     ) from _missing
 
 SHOWN_SKIPPED = 10

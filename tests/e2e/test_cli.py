@@ -305,3 +305,21 @@ def test_help_says_what_each_command_is_for() -> None:
     ):
         assert name in done.stdout
         assert utility_gate(name, "--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "extra"),
+    [
+        (["relabel", "LABELS", "--out", "o"], "pyarrow", "label"),
+        (["report", "LABELS"], "pyarrow", "report"),
+        (["train", "--labels", "l", "--images", "i", "--out", "o"], "torch", "train"),
+    ],
+)
+def test_a_missing_extra_is_named(command: list[str], module: str, extra: str) -> None:
+    code = f"import sys; sys.modules[{module!r}] = None; import cli.main; sys.exit(cli.main.main())"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    assert f"of the extra {extra}: pip install '.[{extra}]'" in done.stderr
+    assert "Traceback" not in done.stderr

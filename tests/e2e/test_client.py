@@ -367,7 +367,7 @@ class TestMany:
             before = threads()
             answers = client.assess_many(images(), concurrency=5)
             next(answers)
-            assert len(threads() - before) == 1  # gRPC's, for all calls of the channel
+            assert len(threads() - before) <= 1  # gRPC's, for all calls of the channel
             answers.close()  # type: ignore[attr-defined]
             at_close = taken
             assert at_close <= 6

@@ -22,7 +22,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-import server.reloading
+import server.watched_files
 from server.app import SERVICE, GateServer
 from server.auth import client_identity
 from server.keys import digest
@@ -52,7 +52,7 @@ KEYS = {name: secrets.token_urlsafe(32) for name in ("phone", "desk", "meter")}
 
 @pytest.fixture(autouse=True)
 def _look_at_files_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.reloading, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(server.watched_files, "CHECK_SECONDS", 0.0)
 
 
 @pytest.fixture
@@ -398,6 +398,17 @@ def test_the_rate_limit_is_per_key_and_image_and_says_when_to_come_again(
     name = "utility_gate_images_total"
     assert gate.metric(name, method="AssessStream", code="RESOURCE_EXHAUSTED") == 2
     assert gate.metric("utility_gate_shed_total") == 0
+
+
+def test_a_pause_that_ends_after_the_deadline_is_told_not_waited_for(
+    start_gate: Start, api_keys: Path
+) -> None:
+    gate = start_gate(api_keys=api_keys)
+    with GateClient(gate.target, api_key=KEYS["meter"], timeout=1.0) as client:
+        for _ in range(3):  # at once; from then on one image in two seconds
+            client.assess(BRIGHT)
+        with pytest.raises(GateUnavailableError, match="meter"):
+            client.assess(BRIGHT)
 
 
 def test_keys_change_without_a_restart_even_inside_a_stream(

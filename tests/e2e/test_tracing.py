@@ -418,8 +418,18 @@ def test_packages_that_are_missing_are_named(
     monkeypatch.delitem(sys.modules, "server.otel")
     monkeypatch.delattr("server.otel")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
-    with pytest.raises(ConfigError, match=r"pip install 'utility-gate\[trace\]'"):
+    with pytest.raises(ConfigError, match=r"pip install '\.\[trace\]'"):
         start_gate(trace_endpoint=ENDPOINT)
+
+
+def test_a_platform_s_variables_without_the_packages_are_warned_of(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delitem(sys.modules, "server.otel")
+    monkeypatch.delattr("server.otel")
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+    assert not open_tracer("", {"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT}).enabled
+    assert "no traces" in caplog.text
 
 
 def test_an_endpoint_without_a_scheme_is_refused() -> None:

@@ -16,9 +16,9 @@ from server.errors import to_status
 from server.keys import Key, digest, load_keys
 from server.metrics import GateMetrics
 from server.rate_limit import RateLimiter, TokenBucket
-from server.reloading import CHECK_SECONDS, Reloading
 from server.settings import GateSettings, load_settings
 from server.tls import server_credentials
+from server.watched_files import CHECK_SECONDS, Reloading
 from tests.certificates import Authority
 from utility_gate.channels import is_loopback, open_channel, tls_credentials
 from utility_gate.errors import (
