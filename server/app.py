@@ -17,6 +17,7 @@ from server import health, inference
 from server.access import AccessLog
 from server.auth import Admission, AuthInterceptor
 from server.gate import Gate
+from server.grpc_logs import tame
 from server.health import HealthServicer
 from server.inference import InferenceServicer
 from server.interceptors import GuardInterceptor
@@ -49,6 +50,8 @@ _PING_MILLISECONDS = 30_000
 balancers wait."""
 
 
+_PENDING_CALLS = 1_000_000
+
 _QUIET_SECONDS = 0.05
 """While calls are refused: so often it is looked whether all that were accepted are answered."""
 
@@ -57,6 +60,7 @@ class GateServer:
     """One gate: `start`, then `stop`. `port` and `web_port` are known after `start`."""
 
     def __init__(self, settings: GateSettings) -> None:
+        tame()
         self.settings = settings
         self.metrics = GateMetrics()
         self.port = 0
@@ -80,7 +84,7 @@ class GateServer:
         self._tracer = open_tracer(self.settings.trace_endpoint)
         # 1. Whoever asks finds us alive and not ready.
         self._health = HealthServicer(*GUARDED)
-        await self._health.report(serving=False)
+        self._health.report(serving=False)
         self._web = WebServer(
             self._web_host, self.settings.web_port, self.metrics.registry, lambda: self._ready
         )
@@ -99,15 +103,19 @@ class GateServer:
             self.port = self._listen()
             await self._server.start()
             # 3. Predictors load and repeat their conformance vectors, off the event loop: warm.
+            self._reloader = Reloader(
+                self._load_gate, self._swap, self.metrics, watched_files(self.settings)
+            )
             self._swap(await asyncio.to_thread(self._load_gate))
         except BaseException:
             await self._close(grace=0)
             raise
-        self._reloader = Reloader(self._load_gate, self._swap, self.metrics)
-        self._watch()
+        if self.settings.watch_seconds:
+            watching = self._reloader.watch(self.settings.watch_seconds)
+            self._watching = asyncio.ensure_future(watching)
         # 4. Ready.
         self._ready = True
-        await self._health.report(serving=True)
+        self._health.report(serving=True)
         log.info("ready after %.1f s", time.perf_counter() - self._started)
 
     async def stop(self) -> None:
@@ -117,7 +125,7 @@ class GateServer:
             self._watching.cancel()
         log.info("draining for %.1f s", self.settings.drain_seconds)
         self._ready = False
-        await self._health.enter_graceful_shutdown()
+        self._health.leave()
         await asyncio.sleep(self.settings.drain_seconds)
         # 2. Streams take no further image; those who watch our health have seen the end of it.
         self._servicer.closing.set()
@@ -163,11 +171,6 @@ class GateServer:
         self._servicer.gate = gate
         gate.publish()
 
-    def _watch(self) -> None:
-        files, seconds = watched_files(self.settings), self.settings.watch_seconds
-        if files and seconds:
-            self._watching = asyncio.ensure_future(self._reloader.watch(files, seconds))
-
     def _build_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(
             interceptors=[
@@ -182,6 +185,10 @@ class GateServer:
                 ("grpc.max_receive_message_length", self.settings.max_image_bytes + _MESSAGE_ROOM),
                 ("grpc.so_reuseport", 0),  # two gates on one port would be a mistake
                 ("grpc.http2.min_ping_interval_without_data_ms", _PING_MILLISECONDS),
+                # Beyond its own limits gRPC cancels calls by itself, whosever they are, and nobody
+                # counts them; ours answers what is too much.
+                ("grpc.server.max_pending_requests", _PENDING_CALLS),
+                ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
             ],
         )
         pb_grpc.add_UtilityGateServiceServicer_to_server(self._servicer, server)

@@ -10,10 +10,11 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from utility_gate.errors import InputError
 
-MOST_ELEMENTS = 20_000
+MOST_ELEMENTS = 2_000
 """Fields of all depths, and bytes of packed numbers. A request of sixteen images has some fifty."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_GROUPS = (3, 4)
 _PLAIN = (FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES)
 
 
@@ -46,8 +47,11 @@ def _walk(message: memoryview, descriptor: Descriptor | None, left: int) -> int:
             _, at = _varint(message, at)
         elif kind in (_FIXED64, _FIXED32):
             at += 8 if kind == _FIXED64 else 4
+        elif kind in _GROUPS:
+            # The parser skips groups that it does not know, and builds what stands behind them.
+            raise InputError("expected a message of the contract, got one with groups")
         else:
-            return left  # groups, and what is no tag: the parser refuses them
+            return left  # no tag at all: the parser refuses the message
         if left < 0:
             raise InputError(
                 f"expected a message of at most {MOST_ELEMENTS} elements, got more; send fewer at "

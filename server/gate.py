@@ -139,6 +139,10 @@ class Gate:
             self._metrics.reasons.labels(task, reason.kind).inc()
         return self._count(verdict)
 
+    def is_off(self, task: str) -> bool:
+        """Whether images of a task are let through unseen."""
+        return self._modes[task] is Mode.OFF
+
     def fails_open(self, task: str) -> bool:
         """Whether images of a task are let through when the gate is in trouble."""
         return task in self._fail_open

@@ -37,6 +37,9 @@ def load_gate(settings: GateSettings, metrics: GateMetrics, tracer: Tracer = NO_
         predictors[task] = _batched(_open(source, settings), settings)
         info = predictors[task].card.info
         log.info("task %s: %s %s, %s", task, info.name, info.version, info.digest[:12])
+        made_for = predictors[task].card.task
+        if made_for != task:
+            log.warning("task %s: its predictor was made for the task %s", task, made_for)
     canaries = {
         task: Canary(_open(entry.predictor, settings), entry.share)
         for task, entry in settings.canaries.items()

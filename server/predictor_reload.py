@@ -13,16 +13,22 @@ from utility_gate.errors import UtilityGateError
 
 log = logging.getLogger(__name__)
 
-Fingerprint = tuple[tuple[int, int], ...]
+Fingerprint = tuple[tuple[int, int, int], ...]
 
 
 class Reloader:
     """Makes gates by `load` (in a thread; it may take its time) and hands them to `swap`."""
 
     def __init__(
-        self, load: Callable[[], Gate], swap: Callable[[Gate], None], metrics: GateMetrics
+        self,
+        load: Callable[[], Gate],
+        swap: Callable[[Gate], None],
+        metrics: GateMetrics,
+        files: list[Path],
     ) -> None:
-        self._load, self._swap, self._metrics = load, swap, metrics
+        """Made before the first `load`, so that no change of `files` is missed after it."""
+        self._load, self._swap, self._metrics, self._files = load, swap, metrics, files
+        self._loaded = fingerprint(files)
         self._one_at_a_time = asyncio.Lock()
 
     async def reload(self) -> bool:
@@ -43,26 +49,27 @@ class Reloader:
             log.info("reloaded")
             return True
 
-    async def watch(self, files: list[Path], seconds: float) -> None:
-        """Reload whenever one of `files` has changed and then stayed the same for `seconds`."""
-        loaded = seen = fingerprint(files)
+    async def watch(self, seconds: float) -> None:
+        """Reload whenever one of the files has changed and then stayed the same for `seconds`."""
+        seen = self._loaded
         while True:
             await asyncio.sleep(seconds)
-            now = fingerprint(files)
-            if now == seen and now != loaded:
-                loaded = now
+            now = fingerprint(self._files)
+            if now == seen and now != self._loaded:
+                self._loaded = now
                 await self.reload()
             seen = now
 
 
 def fingerprint(files: list[Path]) -> Fingerprint:
-    """What changes when a file is written: size and time of each, zeros for one that is missing."""
+    """What changes when a file, or a link on the way to it, is exchanged: size, time and inode of
+    each, zeros for one that is missing."""
 
-    def look(file: Path) -> tuple[int, int]:
+    def look(file: Path) -> tuple[int, int, int]:
         try:
             state = file.stat()
         except OSError:
-            return (0, 0)
-        return (state.st_size, state.st_mtime_ns)
+            return (0, 0, 0)
+        return (state.st_size, state.st_mtime_ns, state.st_ino)
 
     return tuple(look(file) for file in files)

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 import grpc
+from grpc import StatusCode
 
 from server.clients import client_of
 from server.errors import to_code, to_note, to_status
@@ -112,15 +113,19 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
         self, method: str, request: _Request, context: Context, *, patient: bool = False
     ) -> Verdict:
         """The verdict on one image of a call of `method`, counted; a patient one is not shed."""
-        code = grpc.StatusCode.CANCELLED
+        code = None
         try:
             with contextlib.nullcontext() if method == _ONE_IMAGE else self._tracer.span("image"):
                 verdict = await self._trace(request, context, patient=patient)
-            code = grpc.StatusCode.OK
+            code = StatusCode.OK
         except Exception as error:
             code = to_code(error)
             raise
         finally:
+            if code is None:  # given up, by the caller or by its deadline
+                left = context.time_remaining()
+                expired = left is not None and left <= 0
+                code = StatusCode.DEADLINE_EXCEEDED if expired else StatusCode.CANCELLED
             self._metrics.images.labels(method, code.name).inc()
         return verdict
 
@@ -141,6 +146,8 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
         gate = self._gate()
         task = gate.find(request.task)
         self._admit()  # not for the fall back to make good
+        if gate.is_off(task):
+            return gate.assess(request.image, task)  # unseen: nothing to wait for
         try:
             with queued(self._tracer, lambda: gate.assess(request.image, task)) as work:
                 verdict = await self._workers.run(

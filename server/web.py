@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -10,6 +11,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from utility_gate.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 _TEXT = "text/plain; charset=utf-8"
 
@@ -55,6 +58,11 @@ class WebServer:
         class Server(ThreadingHTTPServer):
             address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
             daemon_threads = True
+            request_queue_size = 128
+
+            def handle_error(self, request: object, client_address: object) -> None:  # noqa: ARG002
+                """Clients that leave early are no news; socketserver would print a traceback."""
+                log.debug("a web client left", exc_info=True)
 
         try:
             self._server = Server((host, port), Handler)

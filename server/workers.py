@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from server.fairness import FairQueue
 from server.metrics import GateMetrics
@@ -87,13 +87,13 @@ class Workers:
         # caller leaves: a cancelled call that already runs still occupies its worker.
         self._report()
         loop = asyncio.get_running_loop()
-        started = time.monotonic()
+        timed = _Timed(work)
         try:
-            future = self._pool.submit(contextvars.copy_context().run, work)
+            future = self._pool.submit(contextvars.copy_context().run, timed)
         except RuntimeError as error:  # the pool is closed
             self._running -= 1
             raise NotReadyError("the gate is shutting down; ask another one") from error
-        future.add_done_callback(lambda _: _tell(loop, self._release, started))
+        future.add_done_callback(lambda _: _tell(loop, self._release, timed))
         return await asyncio.wrap_future(future)
 
     @property
@@ -158,19 +158,19 @@ class Workers:
         """How long a call that came now would take, from what the last ones took."""
         if self._service_seconds is None:
             return None
-        ready = self._slots - self._count
-        turns = 1 + (ready + self._queue.ahead(client)) // self._count
-        return self._service_seconds * (turns + 1)
+        before = self._slots - self._count + self._queue.ahead(client)
+        return self._service_seconds * (1 + before / self._count)
 
     def _leave(self, ticket: _Ticket) -> None:
         if self._queue.remove(ticket.client, ticket):
             self._bounded -= not ticket.patient
             self._report()
 
-    def _release(self, started: float) -> None:
-        took = time.monotonic() - started
-        before = self._service_seconds
-        self._service_seconds = took if before is None else before + _SMOOTHING * (took - before)
+    def _release(self, timed: _Timed[Any]) -> None:
+        took, before = timed.seconds, self._service_seconds
+        if took is not None:  # else it was dropped before a thread took it
+            change = 0.0 if before is None else _SMOOTHING * (took - before)
+            self._service_seconds = took if before is None else before + change
         self._running -= 1
         self._call_next()
         self._report()
@@ -193,6 +193,21 @@ class Workers:
         accepted = self._running + len(self._queue)
         self._metrics.in_flight.set(accepted)
         self._metrics.waiting.set(max(0, accepted - self._count))
+
+
+class _Timed(Generic[Result]):
+    """Work that knows how long it took; `seconds` is None until it has."""
+
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self._work = work
+        self.seconds: float | None = None
+
+    def __call__(self) -> Result:
+        started = time.monotonic()
+        try:
+            return self._work()
+        finally:
+            self.seconds = time.monotonic() - started
 
 
 def _counts(ticket: _Ticket) -> bool:

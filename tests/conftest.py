@@ -119,6 +119,8 @@ class RunningGate:
         return self.server.metrics.registry.get_sample_value(name, labels) or 0.0
 
     def stop(self) -> None:
+        if self._loop.is_closed():
+            return
         self.call(self.server.stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)

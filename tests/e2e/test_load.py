@@ -11,6 +11,8 @@ import threading
 import time
 import urllib.request
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import draw, encode
+from tests.conftest import RunningGate, draw, encode
 from tests.processes import GateProcess, gate_process, offer
+from tests.raw_http2 import open_call
 from utility_gate.client import AsyncGateClient, GateClient
 from utility_gate.errors import InputError
 from utility_gate.types import Verdict
@@ -240,3 +243,53 @@ def test_a_half_closed_stream_is_answered_to_its_end() -> None:
         answers = client.assess_stream((str(n), image) for n in range(12))
         time.sleep(0.5)
         assert sorted(number for number, _ in answers) == sorted(map(str, range(12)))
+
+
+@pytest.mark.parametrize("moment", ["serving", "starting"])
+def test_a_watcher_that_takes_nothing_holds_up_neither_start_nor_end(
+    start_gate: Callable[..., RunningGate], moment: str
+) -> None:
+    """Its window is shut, so that what is sent to it never goes out."""
+    path = "/grpc.health.v1.Health/Watch"
+    if moment == "starting":
+        port = free_port()
+        waiting = ThreadPoolExecutor(1).submit(_watch_when_open, port, path)
+        gate = start_gate(port=port, grace_seconds=1)
+        rude = waiting.result(10)
+    else:
+        gate = start_gate(grace_seconds=1)
+        rude = open_call(gate.target, path, b"", window=0)
+        time.sleep(0.3)
+    with GateClient(gate.target) as client:
+        assert isinstance(client.assess(encode(draw(64, 48))), Verdict)
+    started = time.monotonic()
+    gate.stop()
+    assert time.monotonic() - started < 5
+    rude.close()
+
+
+def _watch_when_open(port: int, path: str) -> socket.socket:
+    while True:
+        try:
+            return open_call(f"127.0.0.1:{port}", path, b"", window=0)
+        except ConnectionRefusedError:
+            time.sleep(0.005)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.slow
+def test_a_burst_of_thousands_is_answered_by_us_and_counted() -> None:
+    """gRPC itself would cancel what it holds too many of, and count none of it."""
+    image = encode(draw(64, 48), quality=80)
+    with gate_process(workers=2, max_waiting=8) as gate:
+        outcomes = asyncio.run(offer(gate.target, image, rate=1_000_000, seconds=0.004))
+        assert set(outcomes) == {"OK", "RESOURCE_EXHAUSTED", "with RetryInfo"}
+        assert outcomes["OK"] + outcomes["RESOURCE_EXHAUSTED"] == 4000
+        counted = read_metric(gate, "utility_gate_requests_total{")
+        assert counted == 4000

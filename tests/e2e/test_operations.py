@@ -69,6 +69,21 @@ class TestModes:
         assert "off" in verdict.note
         assert count(gate, mode="OFF", decision="USEFUL", judgement="NONE") == 1
 
+    def test_off_waits_for_nobody(
+        self, start_gate: Start, brightness_predictor: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        release = threading.Event()
+        both = {"general": str(brightness_predictor), "quiet": str(brightness_predictor)}
+        gate = start_gate(predictors=both, modes={"quiet": "OFF"}, workers=1, max_waiting=0)
+        monkeypatch.setattr(UtilityPredictor, "judge", lambda *_: float(release.wait(10)))
+        with GateClient(gate.target) as client:
+            first = threading.Thread(target=client.assess, args=(BRIGHT,))
+            first.start()
+            wait_for(lambda: gate.metric("utility_gate_images_in_flight") == 1)
+            assert client.assess(BRIGHT, task="quiet").mode is Mode.OFF
+            release.set()
+            first.join()
+
     def test_a_mode_for_a_task_that_is_not_served_is_a_mistake(self, start_gate: Start) -> None:
         with pytest.raises(ConfigError, match=r"modes, fail_open and canaries.*got damage"):
             start_gate(modes={"damage": "OFF"})
@@ -175,6 +190,18 @@ class TestReload:
         save_brightness_predictor(folder, version="2")
         wait_for(lambda: self.version(gate) == "2")
         assert gate.metric("utility_gate_reloads_total", outcome="done") == 1
+
+    def test_a_link_to_another_folder_is_a_change(self, start_gate: Start, tmp_path: Path) -> None:
+        for version in ("1", "2"):
+            folder = save_brightness_predictor(tmp_path / version, version=version)
+            for file in folder.iterdir():
+                os.utime(file, (1, 1))  # same sizes, same times
+        link = tmp_path / "current"
+        link.symlink_to(tmp_path / "1")
+        gate = self.start(start_gate, link, watch_seconds=0.1)
+        (tmp_path / "next").symlink_to(tmp_path / "2")
+        (tmp_path / "next").replace(link)
+        wait_for(lambda: self.version(gate) == "2")
 
     @pytest.mark.slow
     def test_100_reloads_under_load_fail_no_request(self, start_gate: Start, folder: Path) -> None:

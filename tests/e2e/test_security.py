@@ -29,6 +29,7 @@ from server.keys import digest
 from server.settings import GateSettings
 from tests.certificates import Authority, put
 from tests.conftest import RunningGate, encode
+from tests.raw_http2 import literal, open_call
 from utility_gate.channels import open_channel, tls_credentials
 from utility_gate.client import AsyncGateClient, GateClient
 from utility_gate.errors import (
@@ -571,3 +572,28 @@ def test_bytes_that_are_no_image_are_still_told_apart_under_a_key(
         pytest.raises(NotAnImageError),
     ):
         client.assess(b"junk")
+
+
+def test_a_key_that_is_no_text_is_not_repeated_in_the_log(
+    start_gate: Start, api_keys: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """gRPC's Python layer logs metadata that it cannot decode, by itself."""
+    gate = start_gate(api_keys=api_keys)
+    header = literal(b"authorization", b"Bearer ug_SECRETSECRET\xa0")
+    rude = open_call(gate.target, f"/{SERVICE}/GetInfo", b"", more=header)
+    rude.recv(100)
+    time.sleep(0.3)
+    rude.close()
+    assert "SECRET" not in caplog.text
+    assert judged(gate.target, api_key=KEYS["phone"]).decision is Decision.USEFUL
+
+
+def test_a_service_name_without_end_is_refused(start_gate: Start) -> None:
+    gate = start_gate()
+    with grpc.insecure_channel(gate.target) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service="x" * 1_000_000)
+        with pytest.raises(grpc.RpcError, match="expected the name of a service"):
+            health.Check(request, timeout=5)
+        with pytest.raises(grpc.RpcError, match="expected the name of a service"):
+            list(health.Watch(request, timeout=5))

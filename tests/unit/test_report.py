@@ -461,7 +461,7 @@ def test_missing_extra(monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
             patch.delitem(sys.modules, f"labelers.report.{module}")
-            with pytest.raises(ConfigError, match=r"pip install 'utility-gate\[report\]'"):
+            with pytest.raises(ConfigError, match=r"pip install '\.\[report\]'"):
                 importlib.import_module(f"labelers.report.{module}")
 
 
