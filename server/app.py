@@ -93,7 +93,12 @@ class GateServer:
         threads = self.settings.threads
         self._workers = Workers(threads, self.settings.max_waiting, self.metrics)
         self._servicer = UtilityGateServicer(
-            self._workers, 2 * threads, self.metrics, self._tracer, self._admission.admit_image
+            self._workers,
+            2 * threads,
+            self.metrics,
+            self._tracer,
+            self._admission.admit_image,
+            self.settings.max_streams,
         )
         self._inference = InferenceServicer(
             self._servicer, lambda: self._ready, self.settings.max_images_per_request, 2 * threads

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import grpc
 from grpc import StatusCode
@@ -17,7 +17,7 @@ from server.request_context import bind
 from server.tracing import NO_TRACER, Tracer, describe, queued
 from server.workers import Workers
 from utility_gate import wire
-from utility_gate.errors import InputError, NotReadyError
+from utility_gate.errors import InputError, NotReadyError, OverloadedError
 from utility_gate.streams import map_unordered
 from utility_gate.types import Verdict
 from utility_gate.v1 import gate_pb2 as pb
@@ -52,6 +52,7 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
         metrics: GateMetrics,
         tracer: Tracer = NO_TRACER,
         admit: Callable[[], None] = lambda: None,
+        most_streams: int = 64,
     ) -> None:
         """`admit` is asked before each image, and raises if the caller may send no more."""
         self.gate: Gate | None = None
@@ -61,6 +62,7 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
         self._metrics = metrics
         self._tracer = tracer
         self._admit = admit
+        self._most_streams, self._streams = most_streams, 0
         self._canaries: set[asyncio.Future[None]] = set()
 
     async def Assess(  # noqa: N802 - named by the contract
@@ -80,17 +82,31 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
     ) -> AsyncIterator[pb.AssessStreamResponse]:
         """Judge images as they arrive."""
         self.ready()
-        answers = map_unordered(
-            requests,
-            lambda request: self._answer(request, context),
-            self._stream_concurrency,
-            self.closing,
-        )
-        async with contextlib.aclosing(answers):
-            async for answer in answers:
-                yield answer
+        with self._one_more_stream():
+            answers = map_unordered(
+                requests,
+                lambda request: self._answer(request, context),
+                self._stream_concurrency,
+                self.closing,
+            )
+            async with contextlib.aclosing(answers):
+                async for answer in answers:
+                    yield answer
         if self.closing.is_set():
             raise NotReadyError("the gate is shutting down; send the rest to another one")
+
+    @contextlib.contextmanager
+    def _one_more_stream(self) -> Iterator[None]:
+        if self._streams >= self._most_streams:
+            self._metrics.shed.inc()
+            raise OverloadedError(
+                f"expected at most {self._most_streams} streams at a time; try again later"
+            )
+        self._streams += 1
+        try:
+            yield
+        finally:
+            self._streams -= 1
 
     async def GetInfo(  # noqa: N802
         self,

@@ -152,6 +152,12 @@ class GateSettings(BaseSettings):
         description="Requests that may wait for a worker; one more is answered "
         "RESOURCE_EXHAUSTED at once, or takes the place of one by a client with more in line.",
     )
+    max_streams: int = Field(
+        default=64,
+        ge=1,
+        description="AssessStream calls open at a time; one more is RESOURCE_EXHAUSTED. A stream "
+        "whose reader does not read holds about 2 x workers + 7 images.",
+    )
     max_image_bytes: int = Field(
         default=20 * _MIB, gt=0, le=1024 * _MIB, description="Largest encoded image, bytes."
     )

@@ -9,7 +9,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -473,3 +473,26 @@ def test_a_taken_port_is_a_message_not_a_traceback(
         start_gate(port=gate.server.port)
     with pytest.raises(ConfigError, match="choose another"):
         start_gate(web_port=gate.server.web_port)
+
+
+def test_one_stream_too_many_is_told_when_to_come_again(
+    start_gate: Callable[..., RunningGate],
+) -> None:
+    gate = start_gate(max_streams=1)
+    let_go = threading.Event()
+
+    def images() -> Iterator[tuple[str, bytes]]:
+        yield "1", plain(200)
+        let_go.wait(10)
+
+    with GateClient(gate.target) as client:
+        first = client.assess_stream(images())
+        assert next(first)[0] == "1"
+        with grpc.insecure_channel(gate.target, options=[("grpc.enable_retries", 0)]) as channel:
+            second = pb_grpc.UtilityGateServiceStub(channel).AssessStream(iter([]), timeout=5)
+            with pytest.raises(grpc.RpcError, match="at most 1 streams") as refused:
+                next(second)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        let_go.set()
+        assert list(first) == []
+        assert [number for number, _ in client.assess_stream([("2", plain(200))])] == ["2"]
