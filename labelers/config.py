@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ from labelers.networks import Task
 from labelers.rules import Rule
 from utility_gate.degrade import DEFAULT_QUALITIES, Degradation, from_config, ladder, to_json
 from utility_gate.errors import ConfigError
+from utility_gate.files import digest_json
 
 Reference = Literal["truth", "pristine"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -118,17 +117,12 @@ class LabelConfig(BaseModel):
 
     def digest(self) -> str:
         """SHA-256 of `canonical`, 64 hex digits."""
-        return digest_config(self.canonical())
+        return digest_json(self.canonical())
 
     def _qualities(self) -> tuple[int, ...]:
         if self.qualities is not None:
             return self.qualities
         return () if self.degrade else DEFAULT_QUALITIES
-
-
-def digest_config(canonical: Mapping[str, Any]) -> str:
-    """SHA-256 of a configuration as `LabelConfig.canonical` spells it out, 64 hex digits."""
-    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).hexdigest()
 
 
 def load_label_config(path: Path) -> LabelConfig:
@@ -139,13 +133,7 @@ def load_label_config(path: Path) -> LabelConfig:
     """
     try:
         return make_label_config(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (
-        OSError,
-        UnicodeDecodeError,
-        tomllib.TOMLDecodeError,
-        RecursionError,
-        ConfigError,
-    ) as error:
+    except (OSError, ValueError, RecursionError, ConfigError) as error:
         raise ConfigError(f"{path}: not a labelling configuration: {error}") from error
 
 

@@ -18,6 +18,7 @@ from labelers.rules import (
     USEFUL,
     CcspRule,
     DetectionRule,
+    Evidence,
     Rule,
     Votes,
     combine,
@@ -69,14 +70,15 @@ def vote(
     rule: Rule,
     reference: str = "truth",
     reference_score: float = 0.5,
-) -> tuple[Grid, Votes]:
-    """Every network's vote on every degraded copy, (copies, networks).
+) -> tuple[Grid, Evidence, Votes]:
+    """Every network's vote on every degraded copy, (copies, networks), and what it rests on.
 
     Raises:
         TableError: if observations are missing or twice there.
     """
     grid = arrange(table, networks)
-    return grid, rule.vote(gather(table, grid, rule, reference, reference_score))
+    seen = gather(table, grid, rule, reference, reference_score)
+    return grid, seen, rule.vote(seen)
 
 
 def decide(
@@ -95,9 +97,8 @@ def decide(
         TableError: if a copy lacks an observation by a network, has two, or its source has no
             pristine observation.
     """
-    grid = arrange(table, networks)
-    seen = gather(table, grid, rule, reference, reference_score)
-    votes, utilities = rule.vote(seen), mean_utility(rule, seen)
+    grid, seen, votes = vote(table, networks, rule, reference, reference_score)
+    utilities = mean_utility(rule, seen)
     labels = combine(rule, votes, utilities)
     copies = table.take(pa.array(grid.degraded[:, 0]))
     digests = copies["source_digest"].to_pylist()

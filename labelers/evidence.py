@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from labelers.rules import CcspRule, DetectionRule, Evidence, Rule
 from utility_gate.degrade import PRISTINE
@@ -16,7 +17,8 @@ from utility_gate.errors import TableError
 
 Rows = npt.NDArray[np.int64]
 
-_COPY_KEY = ("source", "augmentation", "degradation", "parameters")
+COPY_KEY = ("source", "augmentation", "degradation", "parameters")
+"""What tells a copy from every other: its source, augmented or not, and how it was degraded."""
 
 COLUMNS = {
     "classification": ["true_class", "predicted_class", "top1", "ccsp"],
@@ -24,7 +26,7 @@ COLUMNS = {
 }
 """What the rules read of an observation table, by task, beside the copy and the network."""
 
-COPY_COLUMNS = [*_COPY_KEY, "source_digest", "quality", "image_digest", "network"]
+COPY_COLUMNS = [*COPY_KEY, "source_digest", "quality", "image_digest", "network"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,8 @@ def arrange(table: pa.Table, networks: Sequence[str]) -> Grid:
     kept = np.flatnonzero(own >= 0)
     if not len(kept):
         raise TableError(f"expected observations by {', '.join(networks)}, found none")
-    source = _codes(table, _COPY_KEY[:2])[kept]
-    copy, first = _by_appearance(_codes(table, _COPY_KEY)[kept])
+    source = _codes(table, COPY_KEY[:2])[kept]
+    copy, first = _by_appearance(_codes(table, COPY_KEY)[kept])
     rows = np.full((len(first), len(networks)), -1, np.int64)
     cells = copy * len(networks) + own[kept]
     _refuse_twice(cells, kept, table)
@@ -96,7 +98,7 @@ def gather(
 def _detection(table: pa.Table, grid: Grid, rule: DetectionRule) -> Evidence:
     """`found` asks for an object that was found on both; phi is the highest score among
     detections of the right class and place."""
-    row, scores, objects, ious = _flatten(table)
+    row, scores, objects, ious = flatten(table)
     placed = (objects >= 0) & (ious >= np.float32(rule.iou))
     phi = np.zeros(len(table))
     np.maximum.at(phi, row[placed], scores[placed])
@@ -118,12 +120,11 @@ def _detection(table: pa.Table, grid: Grid, rule: DetectionRule) -> Evidence:
     )
 
 
-def _flatten(table: pa.Table) -> tuple[Rows, Any, Any, Any]:
+def flatten(table: pa.Table) -> tuple[Rows, Any, Any, Any]:
     """All detections of all rows: the row of each, its score, object and IoU."""
-    scores = table["scores"].combine_chunks()
-    row = np.repeat(np.arange(len(table)), np.diff(scores.offsets.to_numpy()))
-    flat = (table[name].combine_chunks().flatten().to_numpy() for name in ("objects", "ious"))
-    return row, scores.flatten().to_numpy(), *flat
+    scores, objects, ious = (table[name].combine_chunks() for name in ("scores", "objects", "ious"))
+    row = pc.list_parent_indices(scores).to_numpy()
+    return row, *(column.flatten().to_numpy() for column in (scores, objects, ious))
 
 
 def _numpy(table: pa.Table, name: str) -> Any:
@@ -175,7 +176,9 @@ def _refuse_twice(cells: Rows, rows: Rows, table: pa.Table) -> None:
     unique, counts = np.unique(cells, return_counts=True)
     if (counts > 1).any():
         row = rows[np.flatnonzero(cells == unique[counts > 1][0])[1]]
-        raise TableError(f"{_describe(table, row)} was observed twice by {_network(table, row)}")
+        raise TableError(
+            f"{_describe(table, row)} was observed twice by {_cell(table, 'network', row)}"
+        )
 
 
 def _refuse_missing(rows: Rows, first: Rows, table: pa.Table, networks: Sequence[str]) -> None:
@@ -188,10 +191,6 @@ def _describe(table: pa.Table, row: int) -> str:
     name = _cell(table, "degradation", row)
     what = "the pristine image" if name == PRISTINE else f"{name} {_cell(table, 'parameters', row)}"
     return f"{_cell(table, 'source', row)}: {what}"
-
-
-def _network(table: pa.Table, row: int) -> str:
-    return _cell(table, "network", row)
 
 
 def _cell(table: pa.Table, name: str, row: int) -> str:

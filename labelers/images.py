@@ -10,11 +10,6 @@ from PIL import Image
 from utility_gate.images import Pixels
 from utility_gate.preprocess import Preprocess, Resampling
 
-_FILTERS = {
-    Resampling.BILINEAR: Image.Resampling.BILINEAR,
-    Resampling.BICUBIC: Image.Resampling.BICUBIC,
-}
-
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
@@ -37,7 +32,7 @@ class ImageBatch:
         """Whole images resized to squares whatever their shape, (N, side, side, 3) uint8 RGB."""
         key = ("square", side, resampling)
         if key not in self._made:
-            size, filter_ = (side, side), _FILTERS[resampling]
-            squares = [np.asarray(Image.fromarray(p).resize(size, filter_)) for p in self.pixels]
+            images = (Image.fromarray(pixels) for pixels in self.pixels)
+            squares = [np.asarray(one.resize((side, side), resampling.filter)) for one in images]
             self._made[key] = np.stack(squares)
         return self._made[key]

@@ -73,8 +73,8 @@ def read_ground_truth(job: LabelJob) -> GroundTruth:
             f"{len(missing)}, such as {missing[0]}"
         )
     if missing:
-        log.warning("%d of %d images are not there, such as %s", len(missing), len(truth.rows),
-                    missing[0])  # fmt: skip
+        counts = len(missing), len(truth.rows)
+        log.warning("%d of %d images are not there, such as %s", *counts, missing[0])
     return truth
 
 

@@ -3,7 +3,6 @@ from an ONNX file by TOML entry."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy.typing as npt
 
 from labelers.images import ImageBatch
 from utility_gate.errors import NetworkError
-from utility_gate.files import digest_bytes, digest_file
+from utility_gate.files import digest_file, digest_json
 
 Task = Literal["classification", "detection"]
 Probabilities = npt.NDArray[np.float64]
@@ -90,7 +89,7 @@ def facts_of(network: Network) -> NetworkFacts:
 def fingerprint(networks: Sequence[NetworkFacts]) -> str:
     """SHA-256 over names, weights and use: the same where the same is computed."""
     known = [[network.name, network.digest, network.description] for network in networks]
-    return digest_bytes(json.dumps(known, sort_keys=True).encode())
+    return digest_json(known)
 
 
 def open_network(

@@ -13,7 +13,7 @@ import pyarrow as pa
 from labelers.balance import SideCounts
 from labelers.store import LABELS, OBSERVATIONS, SKIPPED, digest_source
 from utility_gate.errors import TableError
-from utility_gate.files import digest_file
+from utility_gate.files import digest_file, whole_file
 from utility_gate.tables import LABEL_SCHEMA, read_table
 
 
@@ -47,10 +47,23 @@ def write_skipped(rows: list[tuple[str, str, str]], path: Path) -> None:
         TableError: if it cannot be written.
     """
     try:
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([("path", "reason", "sha256"), *rows])
     except OSError as error:
         raise TableError(f"{path}: could not be written: {error}") from error
+
+
+def read_skipped(path: Path) -> list[tuple[str, str, str]]:
+    """The (path, reason, digest) rows that `write_skipped` wrote.
+
+    Raises:
+        TableError: if they are not there.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [(row["path"], row["reason"], row["sha256"]) for row in csv.DictReader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise TableError(f"{path}: expected the list of skipped images: {error!r}") from error
 
 
 def describe_outputs(
@@ -81,14 +94,14 @@ def read_outputs(out: Path, images: Path, manifest: dict[str, Any]) -> LabelResu
                 f"{out / name}: expected the file that the finished run wrote (SHA-256 "
                 f"{digest[:12]}...), got another or none; give another --out to label again"
             )
-    with (out / SKIPPED).open(newline="", encoding="utf-8") as file:
-        skipped = [(row["path"], row["reason"], row["sha256"]) for row in csv.DictReader(file)]
+    skipped = read_skipped(out / SKIPPED)
     labels = read_table(out / LABELS, LABEL_SCHEMA)
     seen = set(zip(labels["source"].to_pylist(), labels["source_digest"].to_pylist(), strict=True))
     for path, digest in sorted(seen | {(path, digest) for path, _, digest in skipped}):
         if (digest_source(images / path) or "") != digest:
-            raise TableError(f"{path} has changed since it was labelled in {out}; give another "
-                             "--out")  # fmt: skip
+            raise TableError(
+                f"{path} has changed since it was labelled in {out}; give another --out"
+            )
     rounds = tuple(
         Round(entry["augmented"], tuple(SideCounts(**counts) for counts in entry["counts"]))
         for entry in balance

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from labelers.detectors import MOST_DETECTIONS, SCORE_FLOOR
 from labelers.networks import NetworkFacts
 from labelers.truth import GroundTruth
 from utility_gate.degrade import describe
+from utility_gate.files import digest_json
 from utility_gate.split import TEST_FRACTION
 
 PACKAGES = (
@@ -49,7 +49,7 @@ def describe_job(
         "stored_detections": {"score_at_least": SCORE_FLOOR, "at_most": MOST_DETECTIONS},
         "decoder": {name: features.version(name) for name in ("jpg", "webp", "zlib")},
         "config": canonical,
-        "config_sha256": config.digest(),
+        "config_sha256": digest_json(canonical),
         "truth_sha256": truth.digest,
         "categories": {str(number): name for number, name in truth.names.items()},
         "sources": len(truth.rows),
@@ -58,11 +58,6 @@ def describe_job(
         "python": platform.python_version(),
         "machine": platform.machine(),
     }
-
-
-def digest_job(job: dict[str, Any]) -> str:
-    """SHA-256 of a job's description, 64 hex digits."""
-    return hashlib.sha256(json.dumps(job, sort_keys=True).encode()).hexdigest()
 
 
 def differences(before: Any, now: Any, path: str = "") -> list[str]:

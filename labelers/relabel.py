@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from labelers.config import digest_config
-from labelers.decide import decide_as, describe_rule, judges_of, make_rule, read_for_rules
+from labelers.decide import decide, describe_rule, judges_of, make_rule, read_for_rules
 from labelers.store import OBSERVATIONS, refuse_run_file
 from utility_gate.errors import TableError
-from utility_gate.files import digest_file
+from utility_gate.files import digest_file, digest_json
 from utility_gate.tables import read_metadata, write_table
 
 
@@ -29,25 +29,25 @@ def relabel(
     path = folder / OBSERVATIONS
     refuse_run_file(out)
     metadata = read_metadata(path)
-    judges_of(metadata)
+    _, before, reference, reference_score = judges_of(metadata)
     known = list(metadata["networks"])
     strangers = [name for name in voters or () if name not in known]
     if strangers or len(set(voters or ())) != len(voters or ()):
         raise TableError(f"{path}: expected distinct voters of {known}, got {list(voters or ())}")
-    kept = {name: value for name, value in metadata["rule"].items() if name != "name"}
-    made = make_rule(metadata["task"], {**kept, **rule})
+    made = make_rule(metadata["task"], {**asdict(before), **rule})
     described = describe_rule(metadata["task"], made)
     # The configuration that would have made these labels in the first place.
+    deciding = list(voters or metadata["voters"])
     config = metadata.get("config", {}) | {"rule": described}
     if voters is not None:
-        config["networks"] = list(voters)
+        config["networks"] = deciding
     metadata |= {
         "rule": described,
-        "voters": list(voters or metadata["voters"]),
+        "voters": deciding,
         "config": config,
-        "config_sha256": digest_config(config),
+        "config_sha256": digest_json(config),
         "observations_sha256": digest_file(path),
     }
-    labels = decide_as(read_for_rules(path)[0], metadata)
+    labels = decide(read_for_rules(path)[0], deciding, made, reference, reference_score)
     write_table(labels, out, metadata)
     return labels

@@ -117,8 +117,8 @@ def _balance(
     if config.balance is None:
         return
     number = len(truth.rows)
+    labels = _decide(_collect(work, config), description)
     for round_ in range(1, config.balance.rounds + 1):
-        labels = _decide(_collect(work, config), description)
         items = plan_round(
             labels, truth.rows, config.degradations(), config.balance, round_, number
         )
@@ -126,8 +126,8 @@ def _balance(
             return
         work.observe(items, progress)
         number += len(items)
-        after = _decide(_collect(work, config), description)
-        yield Round(len(items), tuple(count_sides(after)))
+        labels = _decide(_collect(work, config), description)
+        yield Round(len(items), tuple(count_sides(labels)))
 
 
 def _collect(work: Work, config: LabelConfig) -> pa.Table:

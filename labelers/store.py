@@ -18,9 +18,9 @@ from typing import Any
 import pyarrow as pa
 
 from labelers.observe import Observed, Outcome, Skipped, WorkItem
-from labelers.provenance import differences, digest_job
+from labelers.provenance import differences
 from utility_gate.errors import TableError
-from utility_gate.files import digest_bytes, read_source, whole_file
+from utility_gate.files import digest_bytes, digest_json, read_source, whole_file
 from utility_gate.tables import OBSERVATION_SCHEMAS, read_metadata, read_table, write_table
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class PartStore:
     def __init__(self, out: Path, job: dict[str, Any], images: Path) -> None:
         self._folder, self._images = out / "parts", images
         self._schema = OBSERVATION_SCHEMAS[job["task"]]
-        self._job_digest = digest_job(job)
+        self._job_digest = digest_json(job)
 
     def path(self, round_: int, number: int) -> Path:
         """File of part `number` of round `round_` (0: the sources themselves)."""

@@ -179,12 +179,9 @@ class GateServer:
     def _build_server(self) -> grpc.aio.Server:
         server = grpc.aio.server(
             interceptors=[
-                *(
-                    GuardInterceptor(self.metrics, f"/{name}/", self._tracer, self._access)
-                    for name in GUARDED
-                ),
-                # Inside of those, so that what it refuses is answered and counted by them.
-                AuthInterceptor(self._admission, *(f"/{name}/" for name in GUARDED)),
+                GuardInterceptor(self.metrics, GUARDED, self._tracer, self._access),
+                # Inside of it, so that what it refuses is answered and counted there.
+                AuthInterceptor(self._admission, GUARDED),
             ],
             options=[
                 ("grpc.max_receive_message_length", self.settings.max_image_bytes + _MESSAGE_ROOM),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import urllib.parse
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +103,10 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     here and answers it. A refused call's message is never taken from the wire.
     """
 
-    def __init__(self, admission: Admission, *prefixes: str) -> None:
-        """Methods whose path begins with one of `prefixes` ("/package.Service/") are guarded."""
+    def __init__(self, admission: Admission, services: Collection[str]) -> None:
+        """Methods of `services` ("package.Service") are guarded."""
         self._admission = admission
-        self._prefixes = prefixes
+        self._services = services
 
     async def intercept_service(
         self,
@@ -115,15 +115,21 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler:
         """Wrap or replace the handler."""
         handler = await continuation(handler_call_details)
-        path = handler_call_details.method
-        if handler is None or path.startswith(f"/{HEALTH}/"):
+        service, _ = split_path(handler_call_details.method)
+        if handler is None or service == HEALTH:
             return handler
-        guarded = path.startswith(self._prefixes)
+        guarded = service in self._services
         try:
             key = self._admission.authenticate(handler_call_details)
         except UnauthenticatedError as error:
             return _refusal(error, guarded=guarded)
         return _identified(handler, key) if guarded else handler
+
+
+def split_path(path: str) -> tuple[str, str]:
+    """Service and method of gRPC's "/package.Service/Method"."""
+    service, _, method = path.removeprefix("/").rpartition("/")
+    return service, method
 
 
 def _presented(details: grpc.HandlerCallDetails) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from server.access import AccessLog
+from server.auth import split_path
 from server.budget import check_elements
 from server.metrics import GateMetrics
 from server.observation import Observer
@@ -26,13 +27,13 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         metrics: GateMetrics,
-        prefix: str,
+        services: Collection[str],
         tracer: Tracer = NO_TRACER,
         access: AccessLog | None = None,
     ) -> None:
-        """Only methods whose path begins with `prefix` ("/package.Service/") are guarded."""
-        self._prefix = prefix
-        self._observer = Observer(prefix.strip("/"), metrics, tracer, access or AccessLog())
+        """Only methods of `services` ("package.Service") are guarded."""
+        self._services = services
+        self._observer = Observer(metrics, tracer, access or AccessLog())
 
     async def intercept_service(
         self,
@@ -41,23 +42,23 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler:
         """Wrap the handler of a guarded method."""
         handler = await continuation(handler_call_details)
-        path = handler_call_details.method
-        if handler is None or not path.startswith(self._prefix):
+        service, method = split_path(handler_call_details.method)
+        if handler is None or service not in self._services:
             return handler
-        method = path.removeprefix(self._prefix)
         # Messages arrive undecoded, so that one that does not decode is answered like any error.
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(
-                self._guard_stream(method, handler),
+                self._guard_stream(service, method, handler),
                 response_serializer=handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._guard_unary(method, handler), response_serializer=handler.response_serializer
+            self._guard_unary(service, method, handler),
+            response_serializer=handler.response_serializer,
         )
 
-    def _guard_unary(self, method: str, handler: Handler) -> Any:
+    def _guard_unary(self, service: str, method: str, handler: Handler) -> Any:
         async def guarded(message: bytes, context: Any) -> Any:
-            with self._observer.observe(method, context) as observation:
+            with self._observer.observe(service, method, context) as observation:
                 try:
                     request = _decode(message, handler)
                     response = await handler.unary_unary(request, context)
@@ -68,10 +69,10 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
 
         return guarded
 
-    def _guard_stream(self, method: str, handler: Handler) -> Any:
+    def _guard_stream(self, service: str, method: str, handler: Handler) -> Any:
         async def guarded(messages: AsyncIterator[bytes], context: Any) -> AsyncIterator[Any]:
             requests = _decode_all(messages, handler)
-            with self._observer.observe(method, context) as observation:
+            with self._observer.observe(service, method, context) as observation:
                 try:
                     responses = handler.stream_stream(requests, context)
                     async with contextlib.aclosing(responses):

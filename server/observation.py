@@ -18,26 +18,24 @@ from server.tracing import Tracer
 
 
 class Observer:
-    """Observes the RPCs of one service, "package.Service"."""
+    """Observes RPCs for those who watch: metrics, traces, the access log."""
 
-    def __init__(
-        self, service: str, metrics: GateMetrics, tracer: Tracer, access: AccessLog
-    ) -> None:
-        self.service = service
+    def __init__(self, metrics: GateMetrics, tracer: Tracer, access: AccessLog) -> None:
         self.metrics = metrics
         self.tracer = tracer
         self.access = access
 
-    def observe(self, method: str, context: Any) -> Observation:
-        """A context manager around one RPC."""
-        return Observation(self, method, context)
+    def observe(self, service: str, method: str, context: Any) -> Observation:
+        """A context manager around one RPC of `method` of "package.Service"."""
+        return Observation(self, service, method, context)
 
 
 class Observation:
     """One RPC; a call that just vanishes was given up by its caller."""
 
-    def __init__(self, observer: Observer, method: str, context: Any) -> None:
-        self._observer, self._method, self._context = observer, method, context
+    def __init__(self, observer: Observer, service: str, method: str, context: Any) -> None:
+        self._observer, self._service, self._method = observer, service, method
+        self._context = context
         self.code = grpc.StatusCode.UNKNOWN
         self._message = ""
         self._recorded = False
@@ -49,7 +47,7 @@ class Observation:
         request_id, client = request_context.choose_id(offered), peer_host(self._context.peer())
         self._trailer = (ID_KEY, request_id)
         self._context.set_trailing_metadata((self._trailer,))
-        tracer, name = self._observer.tracer, f"{self._observer.service}/{self._method}"
+        tracer, name = self._observer.tracer, f"{self._service}/{self._method}"
         attributes = {"utility_gate.request_id": request_id, "client.address": client}
         self._span = tracer.rpc(name, metadata, attributes)
         self._request = RequestContext(

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from server.gate import Gate
 from server.metrics import GateMetrics
+from server.watched_files import sign
 from utility_gate.errors import UtilityGateError
 
 log = logging.getLogger(__name__)
-
-Fingerprint = tuple[tuple[int, int, int], ...]
 
 
 class Reloader:
@@ -28,7 +27,7 @@ class Reloader:
     ) -> None:
         """Made before the first `load`, so that no change of `files` is missed after it."""
         self._load, self._swap, self._metrics, self._files = load, swap, metrics, files
-        self._loaded = fingerprint(files)
+        self._loaded = sign(files)
         self._one_at_a_time = asyncio.Lock()
 
     async def reload(self) -> bool:
@@ -54,22 +53,8 @@ class Reloader:
         seen = self._loaded
         while True:
             await asyncio.sleep(seconds)
-            now = fingerprint(self._files)
+            now = sign(self._files)
             if now == seen and now != self._loaded:
                 self._loaded = now
                 await self.reload()
             seen = now
-
-
-def fingerprint(files: list[Path]) -> Fingerprint:
-    """What changes when a file, or a link on the way to it, is exchanged: size, time and inode of
-    each, zeros for one that is missing."""
-
-    def look(file: Path) -> tuple[int, int, int]:
-        try:
-            state = file.stat()
-        except OSError:
-            return (0, 0, 0)
-        return (state.st_size, state.st_mtime_ns, state.st_ino)
-
-    return tuple(look(file) for file in files)

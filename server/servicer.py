@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import grpc
 from grpc import StatusCode
 
-from server.clients import client_of
+from server.auth import client_identity
 from server.errors import to_code, to_note, to_status
 from server.gate import Gate
 from server.metrics import GateMetrics
@@ -168,7 +168,7 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
             with queued(self._tracer, lambda: gate.assess(request.image, task)) as work:
                 verdict = await self._workers.run(
                     work,
-                    client=client_of(context),
+                    client=client_identity(),
                     seconds=context.time_remaining(),
                     patient=patient,
                 )

@@ -18,7 +18,7 @@ Value = TypeVar("Value")
 CHECK_SECONDS = 1.0
 """The files are looked at no more often than this, so that asking costs next to nothing."""
 
-_Signature = tuple[tuple[int, int, int] | None, ...]
+Signature = tuple[tuple[int, int, int] | None, ...]
 
 
 class Reloading(Generic[Value]):
@@ -43,8 +43,8 @@ class Reloading(Generic[Value]):
         self._load, self._files, self._clock = load, tuple(files), clock
         self._lock = threading.Lock()
         self._looked_at = clock()
-        self._complained: _Signature | None = None
-        self._signature = self._sign()  # before the value: a change meanwhile is seen later
+        self._complained: Signature | None = None
+        self._signature = sign(self._files)  # before the value: a change meanwhile is seen later
         self._value = load()
 
     def get(self) -> Value:
@@ -56,7 +56,7 @@ class Reloading(Generic[Value]):
             return self._value
 
     def _look(self) -> None:
-        signature = self._sign()
+        signature = sign(self._files)
         if signature == self._signature:
             return
         names = ", ".join(str(file) for file in self._files)
@@ -70,8 +70,11 @@ class Reloading(Generic[Value]):
         self._signature, self._complained = signature, None
         log.info("read again: %s", names)
 
-    def _sign(self) -> _Signature:
-        return tuple(_sign(file) for file in self._files)
+
+def sign(files: Sequence[Path]) -> Signature:
+    """What changes when a file, or a link on the way to it, is exchanged; None for each file that
+    is not there."""
+    return tuple(_sign(file) for file in files)
 
 
 def _sign(file: Path) -> tuple[int, int, int] | None:

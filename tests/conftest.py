@@ -6,6 +6,8 @@ import asyncio
 import io
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from PIL import Image
 from server.app import GateServer
 from server.settings import GateSettings
 from tests.networks import pooled_network
+from tests.processes import free_port
 from utility_gate.checkpoint import Card, ConformanceVector, Weights, save_card
 from utility_gate.client import GateClient
 from utility_gate.files import digest_bytes
@@ -146,6 +149,40 @@ def start_gate(brightness_predictor: Path) -> Iterator[Callable[..., RunningGate
     yield start
     for gate in running:
         gate.stop()
+
+
+@dataclass(frozen=True)
+class ColdGate:
+    """A gate that listens at `target` and loads until `warm_up`, which returns it started."""
+
+    target: str
+    warm_up: Callable[[], RunningGate]
+
+
+@pytest.fixture
+def cold_gate(
+    start_gate: Callable[..., RunningGate], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ColdGate]:
+    loading, go_on = threading.Event(), threading.Event()
+    load = GateServer._load_gate
+
+    def slow(server: GateServer) -> object:
+        loading.set()
+        assert go_on.wait(20)
+        return load(server)
+
+    monkeypatch.setattr(GateServer, "_load_gate", slow)
+    with ThreadPoolExecutor(1) as pool:
+        port = free_port()
+        starting = pool.submit(start_gate, port=port)
+        assert loading.wait(10)
+
+        def warm_up() -> RunningGate:
+            go_on.set()
+            return starting.result(20)
+
+        yield ColdGate(f"127.0.0.1:{port}", warm_up)
+        go_on.set()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -62,6 +63,11 @@ def read_source(path: Path) -> bytes:
     if not stat.S_ISREG(path.stat().st_mode):
         raise OSError(errno.EINVAL, "expected an ordinary file")
     return path.read_bytes()
+
+
+def digest_json(value: object) -> str:
+    """SHA-256 of `value` as JSON with sorted keys, 64 hex digits."""
+    return digest_bytes(json.dumps(value, sort_keys=True).encode())
 
 
 def digest_file(path: Path) -> str:

@@ -14,38 +14,28 @@ from utility_gate.errors import NetworkError
 from utility_gate.preprocess import Preprocess, Resampling
 
 
-class OnnxClassifierSpec(BaseModel):
-    """One TOML table `[name]`: a classifier stored as ONNX.
+class _OnnxSpec(BaseModel):
+    """What the entries of all ONNX networks have: where the weights lie and how pixels go in.
 
-    `output` says whether the network ends in "logits" or in "probabilities"; `background`
-    that its output 0 is a background class to be dropped. `top1` (measured accuracy) and `source`
-    (where the weights come from) are for people.
+    `source` (where the weights come from) is for people.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     file: Path
-    task: Literal["classification"] = "classification"
-    input: int = Field(gt=0)
-    resize: int = Field(gt=0)
-    layout: Literal["nchw", "nhwc"] = "nchw"
+    layout: Literal["nchw", "nhwc"]
     order: Literal["rgb", "bgr"] = "rgb"
-    dtype: Literal["float32", "uint8"] = "float32"
+    dtype: Literal["float32", "uint8"]
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    resampling: Resampling = Resampling.BICUBIC
-    output: Literal["logits", "probabilities"] = "logits"
-    background: bool = False
-    top1: float | None = None
+    resampling: Resampling
     source: str | None = None
 
-    @property
-    def preprocess(self) -> Preprocess:
-        """The preprocessing that this network was trained with."""
+    def _preprocess(self, resize: int, crop: int) -> Preprocess:
         return Preprocess(
-            resize=self.resize,
-            crop=self.input,
+            resize=resize,
+            crop=crop,
             mean=self.mean,
             std=self.std,
             order=self.order,
@@ -53,6 +43,29 @@ class OnnxClassifierSpec(BaseModel):
             dtype=self.dtype,
             resampling=self.resampling,
         )
+
+
+class OnnxClassifierSpec(_OnnxSpec):
+    """One TOML table `[name]`: a classifier stored as ONNX.
+
+    `output` says whether the network ends in "logits" or in "probabilities"; `background`
+    that its output 0 is a background class to be dropped. `top1` (measured accuracy) is for people.
+    """
+
+    task: Literal["classification"] = "classification"
+    input: int = Field(gt=0)
+    resize: int = Field(gt=0)
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    dtype: Literal["float32", "uint8"] = "float32"
+    resampling: Resampling = Resampling.BICUBIC
+    output: Literal["logits", "probabilities"] = "logits"
+    background: bool = False
+    top1: float | None = None
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The preprocessing that this network was trained with."""
+        return self._preprocess(self.resize, self.input)
 
 
 class DetectorOutputs(BaseModel):
@@ -67,7 +80,7 @@ class DetectorOutputs(BaseModel):
     count: str | None = None
 
 
-class OnnxDetectorSpec(BaseModel):
+class OnnxDetectorSpec(_OnnxSpec):
     """One TOML table `[name]` with `task = "detection"`: a detector stored as ONNX.
 
     The image is resized to `input` x `input` without regard to its sides' ratio, or taken as it
@@ -75,21 +88,14 @@ class OnnxDetectorSpec(BaseModel):
     time. Boxes come in `box_order`, in parts of the image ("image") or in pixels of the input
     ("input"). `class_offset` is added to the classes that come out; `categories` names the
     classes that then stand for something: "coco" for the 90 ids of COCO, or a list of names, the
-    first of them class 0. `ap` and `ap50` (measured) and `source` are for people.
+    first of them class 0. `ap` and `ap50` (measured) are for people.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    file: Path
     task: Literal["detection"] = "detection"
     input: int | None = Field(default=None, gt=0, le=4096)
     batch: Literal[1] = 1
     layout: Literal["nchw", "nhwc"] = "nhwc"
-    order: Literal["rgb", "bgr"] = "rgb"
     dtype: Literal["float32", "uint8"] = "uint8"
-    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     resampling: Resampling = Resampling.BILINEAR
     outputs: DetectorOutputs
     box_order: Literal["yxyx", "xyxy"] = "yxyx"
@@ -98,22 +104,12 @@ class OnnxDetectorSpec(BaseModel):
     categories: Literal["coco"] | tuple[str, ...] = "coco"
     ap: float | None = None
     ap50: float | None = None
-    source: str | None = None
 
     @property
     def preprocess(self) -> Preprocess:
         """Order, layout, type and normalisation of its input; the geometry is `input`'s."""
         side = self.input or 1
-        return Preprocess(
-            resize=side,
-            crop=side,
-            mean=self.mean,
-            std=self.std,
-            order=self.order,
-            layout=self.layout,
-            dtype=self.dtype,
-            resampling=self.resampling,
-        )
+        return self._preprocess(side, side)
 
 
 Spec = TypeVar("Spec", OnnxClassifierSpec, OnnxDetectorSpec)

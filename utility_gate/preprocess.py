@@ -19,11 +19,10 @@ class Resampling(enum.StrEnum):
     BILINEAR = "bilinear"
     BICUBIC = "bicubic"
 
-
-_PILLOW = {
-    Resampling.BILINEAR: Image.Resampling.BILINEAR,
-    Resampling.BICUBIC: Image.Resampling.BICUBIC,
-}
+    @property
+    def filter(self) -> Image.Resampling:
+        """Pillow's filter of the same name."""
+        return Image.Resampling[self.name]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ class Preprocess:
             min(top + self.crop * height / resized_h, height),
         )
         size = (self.crop, self.crop)
-        resized = Image.fromarray(pixels).resize(size, _PILLOW[self.resampling], box=box)
+        resized = Image.fromarray(pixels).resize(size, self.resampling.filter, box=box)
         return np.asarray(resized)
 
     def normalize(self, crops: Pixels) -> npt.NDArray[Any]:

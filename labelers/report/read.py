@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from labelers.decide import judges_of, read_for_rules, vote
-from labelers.evidence import Grid, gather
+from labelers.evidence import COPY_KEY, Grid, flatten
+from labelers.outputs import read_skipped
 from labelers.rules import UNDECIDED, DetectionRule, Evidence, Rule, Votes
 from labelers.store import LABELS, MANIFEST, OBSERVATIONS, SKIPPED, read_manifest
 from utility_gate.degrade.base import canonical
@@ -24,8 +24,6 @@ from utility_gate.tables import LABEL_SCHEMA, read_metadata, read_table
 Numbers = npt.NDArray[np.int64]
 Reals = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
-
-_KEY = ("source", "augmentation", "degradation", "parameters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +102,7 @@ def read_run(folder: Path, labels: Path | None = None) -> Run:
     observations, task = read_for_rules(folder / OBSERVATIONS)
     networks = (*voters, *(name for name in _names(observations) if name not in voters))
     # Onlookers are arranged along with the voters, so that their votes can be seen as well.
-    grid, votes = vote(observations, networks, rule, reference, reference_score)
-    seen = gather(observations, grid, rule, reference, reference_score)
+    grid, seen, votes = vote(observations, networks, rule, reference, reference_score)
     rows = _find_copies(table, observations, grid, path)
     steps = _steps(metadata)
     source, sources = _number_sources(table)
@@ -114,7 +111,7 @@ def read_run(folder: Path, labels: Path | None = None) -> Run:
         task=task,
         metadata=metadata,
         rounds=manifest.get("balance", []),
-        skipped=_read_skipped(folder / SKIPPED),
+        skipped=tuple((path, reason) for path, reason, _ in read_skipped(folder / SKIPPED)),
         observations=len(observations),
         steps=tuple(steps.values()),
         networks=networks,
@@ -161,7 +158,7 @@ def _steps(metadata: Mapping[str, Any]) -> dict[tuple[str, str], Step]:
 
 def _number_steps(table: pa.Table, keys: list[tuple[str, str]], path: Path) -> Numbers:
     number = {key: position for position, key in enumerate(keys)}
-    pairs = list(zip(*(table[name].to_pylist() for name in _KEY[2:]), strict=True))
+    pairs = list(zip(*(table[name].to_pylist() for name in COPY_KEY[2:]), strict=True))
     strangers = set(pairs) - set(number)
     if strangers:
         raise TableError(f"{path}: expected the degradations in its metadata, got {strangers}")
@@ -171,7 +168,7 @@ def _number_steps(table: pa.Table, keys: list[tuple[str, str]], path: Path) -> N
 def _number_sources(table: pa.Table) -> tuple[Numbers, tuple[str, ...]]:
     """Which source each row is of, and their paths; an augmented source is another one."""
     number: dict[tuple[str, str], int] = {}
-    pairs = zip(*(table[name].to_pylist() for name in _KEY[:2]), strict=True)
+    pairs = zip(*(table[name].to_pylist() for name in COPY_KEY[:2]), strict=True)
     source = np.array([number.setdefault(pair, len(number)) for pair in pairs], np.int64)
     return source, tuple(path for path, _ in number)
 
@@ -179,7 +176,7 @@ def _number_sources(table: pa.Table) -> tuple[Numbers, tuple[str, ...]]:
 def _find_copies(labels: pa.Table, observations: pa.Table, grid: Grid, path: Path) -> Numbers:
     """The row in `grid` of each label."""
     copies = observations.take(pa.array(grid.degraded[:, 0]))
-    names = (*_KEY, "image_digest")
+    names = (*COPY_KEY, "image_digest")
     keys = zip(*(copies[name].to_pylist() for name in names), strict=True)
     row = {key: number for number, key in enumerate(keys)}
     wanted = zip(*(labels[name].to_pylist() for name in names), strict=True)
@@ -206,18 +203,8 @@ def _best_iou(
 ) -> tuple[Reals, Reals] | None:
     if not isinstance(rule, DetectionRule):
         return None
-    scores = observations["scores"].combine_chunks()
-    row = pc.list_parent_indices(scores).to_numpy()
-    ious = observations["ious"].combine_chunks().flatten().to_numpy()
-    sure = scores.flatten().to_numpy() >= np.float32(rule.score)
+    row, scores, _, ious = flatten(observations)
+    sure = scores >= np.float32(rule.score)
     best = np.zeros(len(observations))
     np.maximum.at(best, row[sure], ious[sure])
     return best[grid.degraded[rows]], best[grid.pristine[rows]]
-
-
-def _read_skipped(path: Path) -> tuple[tuple[str, str], ...]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return tuple((row["path"], row["reason"]) for row in csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError) as error:
-        raise TableError(f"{path}: expected the list of skipped images: {error!r}") from error

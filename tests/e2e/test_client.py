@@ -177,7 +177,7 @@ class TestChannels:
         assert dict(options.OPTIONS)["grpc.keepalive_time_ms"] > app._PING_MILLISECONDS
         monkeypatch.setattr(app, "_PING_MILLISECONDS", 50)
         faster = dict(options.OPTIONS) | {"grpc.keepalive_time_ms": 1000}
-        monkeypatch.setattr("utility_gate.client.blocking.OPTIONS", tuple(faster.items()))
+        monkeypatch.setattr("utility_gate.client.base.OPTIONS", tuple(faster.items()))
 
         def images() -> Iterator[tuple[str, bytes]]:
             yield "1", plain(200)

@@ -7,9 +7,7 @@ import json
 import math
 import subprocess
 import sys
-import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +17,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from server.app import GateServer
 from server.inference import NAME
 from server.keys import digest
-from tests.conftest import RunningGate, encode
-from tests.e2e.test_server import free_port, plain
+from tests.conftest import ColdGate, RunningGate, encode
+from tests.e2e.test_server import plain
 from utility_gate import __version__
 from utility_gate.client import GateClient
 from utility_gate.inference import open_inference_pb2 as pb
@@ -148,28 +145,12 @@ def test_an_image_that_was_not_judged_has_no_utility(
     assert outputs["reasons"] == ["[]"]
 
 
-def test_until_it_is_warm_it_is_live_and_not_ready(
-    monkeypatch: pytest.MonkeyPatch, start_gate: Callable[..., RunningGate]
-) -> None:
-    loading, go_on = threading.Event(), threading.Event()
-    load = GateServer._load_gate
-
-    def slow(server: GateServer) -> object:
-        loading.set()
-        assert go_on.wait(20)
-        return load(server)
-
-    monkeypatch.setattr(GateServer, "_load_gate", slow)
-    with ThreadPoolExecutor(1) as pool:
-        port = free_port()
-        starting = pool.submit(start_gate, port=port)
-        assert loading.wait(10)
-        live, ready, model, metadata, described, judged = ask(
-            f"127.0.0.1:{port}", ["live"], ["ready"], ["model_ready", "general"], ["metadata"],
-            ["model_metadata", "general"], ["infer", [text(plain(9))]],
-        )  # fmt: skip
-        go_on.set()
-        starting.result(20)
+def test_until_it_is_warm_it_is_live_and_not_ready(cold_gate: ColdGate) -> None:
+    live, ready, model, metadata, described, judged = ask(
+        cold_gate.target, ["live"], ["ready"], ["model_ready", "general"], ["metadata"],
+        ["model_metadata", "general"], ["infer", [text(plain(9))]],
+    )  # fmt: skip
+    cold_gate.warm_up()
     assert [live, ready, model] == [True, False, False]
     assert metadata["name"] == "utility-gate"
     assert described["status"] == judged["status"] == "StatusCode.UNAVAILABLE"

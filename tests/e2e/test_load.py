@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from tests.conftest import RunningGate, draw, encode
-from tests.processes import GateProcess, gate_process, offer
+from tests.processes import GateProcess, free_port, gate_process, offer
 from tests.raw_http2 import open_call
 from utility_gate.client import AsyncGateClient, GateClient
 from utility_gate.errors import InputError
@@ -274,13 +274,6 @@ def _watch_when_open(port: int, path: str) -> socket.socket:
             return open_call(f"127.0.0.1:{port}", path, b"", window=0)
         except ConnectionRefusedError:
             time.sleep(0.005)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import socket
 import threading
 import time
 import urllib.error
@@ -19,8 +18,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from server.app import SERVICE, GateServer
-from tests.conftest import RunningGate, encode
+from server.app import SERVICE
+from tests.conftest import ColdGate, RunningGate, encode
 from utility_gate.client import AsyncGateClient, GateClient
 from utility_gate.errors import (
     ConfigError,
@@ -392,45 +391,23 @@ def test_calls_of_any_size_are_retried(size: int) -> None:
     assert attempts > 1
 
 
-def test_until_it_is_warm_the_gate_says_so(
-    monkeypatch: pytest.MonkeyPatch, start_gate: Callable[..., RunningGate]
-) -> None:
-    loading, go_on = threading.Event(), threading.Event()
-    load = GateServer._load_gate
-
-    def slow(server: GateServer) -> object:
-        loading.set()
-        assert go_on.wait(20)
-        return load(server)
-
-    monkeypatch.setattr(GateServer, "_load_gate", slow)
-    with ThreadPoolExecutor(1) as pool:
-        port = free_port()
-        starting = pool.submit(start_gate, port=port)
-        assert loading.wait(10)
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            health = health_pb2_grpc.HealthStub(channel)
-            answer = health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=5)
-            assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
-            stub = pb_grpc.UtilityGateServiceStub(channel)
-            for call in (
-                lambda: stub.Assess(pb.AssessRequest(image=plain(9)), timeout=5),
-                lambda: stub.GetInfo(pb.GetInfoRequest(), timeout=5),
-                lambda: list(stub.AssessStream(iter([pb.AssessStreamRequest()]), timeout=5)),
-            ):
-                with pytest.raises(grpc.RpcError) as caught:
-                    call()
-                assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
-        go_on.set()
-        gate = starting.result(20)
+def test_until_it_is_warm_the_gate_says_so(cold_gate: ColdGate) -> None:
+    with grpc.insecure_channel(cold_gate.target) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        answer = health.Check(health_pb2.HealthCheckRequest(service=SERVICE), timeout=5)
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        stub = pb_grpc.UtilityGateServiceStub(channel)
+        for call in (
+            lambda: stub.Assess(pb.AssessRequest(image=plain(9)), timeout=5),
+            lambda: stub.GetInfo(pb.GetInfoRequest(), timeout=5),
+            lambda: list(stub.AssessStream(iter([pb.AssessStreamRequest()]), timeout=5)),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    gate = cold_gate.warm_up()
     with GateClient(gate.target) as client:
         assert client.assess(plain(200)).decision is Decision.USEFUL
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_a_message_of_another_contract_is_invalid_not_unknown(gate: RunningGate) -> None:

@@ -5,59 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from types import TracebackType
-from typing import Any
 
 import grpc
 
 from utility_gate import wire
 from utility_gate.channels import open_async_channel
+from utility_gate.client.base import BaseClient
 from utility_gate.client.failures import raise_ours, to_answer, to_ours
-from utility_gate.client.fallback import Fallback, OnFailure
 from utility_gate.client.many import check_concurrency
-from utility_gate.client.options import DEFAULT_TIMEOUT, OPTIONS
 from utility_gate.client.values import StreamAnswer, StreamItem
 from utility_gate.errors import GateProtocolError, UtilityGateError
 from utility_gate.streams import map_unordered, to_async
 from utility_gate.types import GateInfo, Verdict
 from utility_gate.v1 import gate_pb2 as pb
-from utility_gate.v1 import gate_pb2_grpc as pb_grpc
 
 
-class AsyncGateClient:
+class AsyncGateClient(BaseClient):
     """`GateClient` for asyncio: same methods, same errors. Make it inside the event loop that uses
     it."""
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        task: str = "",
-        timeout: float = DEFAULT_TIMEOUT,
-        on_failure: OnFailure = "closed",
-        credentials: grpc.ChannelCredentials | None = None,
-        api_key: str = "",
-    ) -> None:
-        """`task` "" is the gate's default one; `timeout` is in seconds per call.
-
-        Without `credentials` (`utility_gate.channels.tls_credentials`) the channel is plaintext;
-        `api_key` goes with each call.
-
-        Raises:
-            ConfigError: if `on_failure` is neither "closed" nor "open", or the key cannot be one or
-                would travel unencrypted beyond this machine.
-        """
-        self.timeout = timeout
-        self._task = task
-        self._fallback = Fallback(on_failure)
-        self._channel = open_async_channel(
-            target, credentials=credentials, api_key=api_key, options=OPTIONS
-        )
-        self._stub: Any = pb_grpc.UtilityGateServiceStub(self._channel)
-
-    @property
-    def fallbacks(self) -> int:
-        """How many images were let through unjudged."""
-        return self._fallback.count
+    _open = staticmethod(open_async_channel)
 
     async def assess(
         self,
@@ -156,6 +123,3 @@ class AsyncGateClient:
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
         await self.close()
-
-    def _name(self, task: str | None) -> str:
-        return self._task if task is None else task

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import grpc
 
 from utility_gate.client import GateClient
-from utility_gate.interceptors.rules import ImageField, Notes, Review, Rules, notes, within
+from utility_gate.interceptors.rules import Judging, Notes, notes, within
 
 
 class GateCalls(
+    Judging[GateClient],
     grpc.UnaryUnaryClientInterceptor,
     grpc.UnaryStreamClientInterceptor,
     grpc.StreamUnaryClientInterceptor,
@@ -31,19 +32,6 @@ class GateCalls(
         GateError: the gate is in trouble, unless it was made with `on_failure="open"`.
         ConfigError: `image_field` does not fit the requests.
     """
-
-    def __init__(
-        self,
-        gate: GateClient,
-        *,
-        image_field: ImageField,
-        methods: Collection[str] | None = None,
-        review: Review = "pass",
-        task: str | None = None,
-    ) -> None:
-        """Raises ConfigError for options that cannot be meant."""
-        self._gate = gate
-        self._rules = Rules(image_field, methods, review, task)
 
     def intercept_unary_unary(
         self, continuation: Callable[..., Any], client_call_details: Any, request: Any

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from utility_gate.client import AsyncGateClient
-from utility_gate.interceptors.rules import ImageField, Notes, Review, Rules, notes, within
+from utility_gate.interceptors.rules import ImageField, Judging, Notes, Review, notes, within
 from utility_gate.streams import to_async
 
 
@@ -28,15 +28,12 @@ def async_gate_calls(
     Raises:
         ConfigError: for options that cannot be meant.
     """
-    judge = _Judge(gate, Rules(image_field, methods, review, task))
+    judge = _Judge(gate, image_field=image_field, methods=methods, review=review, task=task)
     return [_UnaryUnary(judge), _UnaryStream(judge), _StreamUnary(judge), _StreamStream(judge)]
 
 
-class _Judge:
+class _Judge(Judging[AsyncGateClient]):
     """What the four share."""
-
-    def __init__(self, gate: AsyncGateClient, rules: Rules) -> None:
-        self._gate, self._rules = gate, rules
 
     async def unary(self, continuation: Callable[..., Any], details: Any, request: Any) -> Any:
         """Send a request that passes."""

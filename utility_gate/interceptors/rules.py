@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from typing import Any, Literal, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args
 
 from google.protobuf.message import Message
 
@@ -21,6 +21,26 @@ JUDGEMENT_KEY = "utility-gate-judgement"
 ImageField = str | Callable[[Any], bytes | None]
 Review = Literal["pass", "stop"]
 Notes = tuple[tuple[str, str], ...]
+
+Gate = TypeVar("Gate")
+"""A `GateClient`, or an `AsyncGateClient`."""
+
+
+class Judging(Generic[Gate]):
+    """What every interceptor is made of: a gate to ask, and rules."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        *,
+        image_field: ImageField,
+        methods: Collection[str] | None = None,
+        review: Review = "pass",
+        task: str | None = None,
+    ) -> None:
+        """Raises ConfigError for options that cannot be meant; `Rules` explains them."""
+        self._gate = gate
+        self._rules = Rules(image_field, methods, review, task)
 
 
 class Rules:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import grpc
@@ -15,10 +15,10 @@ from utility_gate.interceptors.handlers import (
     with_behaviour,
 )
 from utility_gate.interceptors.refusals import to_refusal
-from utility_gate.interceptors.rules import ImageField, Review, Rules, within
+from utility_gate.interceptors.rules import Judging, within
 
 
-class RequireUseful(grpc.ServerInterceptor):
+class RequireUseful(Judging[GateClient], grpc.ServerInterceptor):
     """Judges the image of each request before the handler runs; `Rules` explains the options.
 
     The caller of the pipeline is answered
@@ -34,19 +34,6 @@ class RequireUseful(grpc.ServerInterceptor):
     ends the call. The call's own deadline bounds the gate. Put it behind interceptors that refuse
     callers, and before those that do the pipeline's work.
     """
-
-    def __init__(
-        self,
-        gate: GateClient,
-        *,
-        image_field: ImageField,
-        methods: Collection[str] | None = None,
-        review: Review = "pass",
-        task: str | None = None,
-    ) -> None:
-        """Raises ConfigError for options that cannot be meant."""
-        self._gate = gate
-        self._rules = Rules(image_field, methods, review, task)
 
     def intercept_service(
         self,

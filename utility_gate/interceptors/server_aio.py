@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -18,28 +18,15 @@ from utility_gate.interceptors.handlers import (
     with_behaviour,
 )
 from utility_gate.interceptors.refusals import to_refusal
-from utility_gate.interceptors.rules import ImageField, Review, Rules, within
+from utility_gate.interceptors.rules import Judging, within
 
 
-class AsyncRequireUseful(grpc.aio.ServerInterceptor):
+class AsyncRequireUseful(Judging[AsyncGateClient], grpc.aio.ServerInterceptor):
     """`RequireUseful` for `grpc.aio.server`, with an `AsyncGateClient`.
 
     Handlers must be asynchronous: a method whose handler runs in a thread is answered INTERNAL if
     its requests are looked at (`methods`).
     """
-
-    def __init__(
-        self,
-        gate: AsyncGateClient,
-        *,
-        image_field: ImageField,
-        methods: Collection[str] | None = None,
-        review: Review = "pass",
-        task: str | None = None,
-    ) -> None:
-        """Raises ConfigError for options that cannot be meant."""
-        self._gate = gate
-        self._rules = Rules(image_field, methods, review, task)
 
     async def intercept_service(
         self,
