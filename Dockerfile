@@ -13,6 +13,8 @@ RUN pip install --require-hashes -r requirements.lock
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY utility_gate ./utility_gate
 COPY labelers ./labelers
+COPY serving ./serving
+COPY pipelines ./pipelines
 COPY server ./server
 COPY cli ./cli
 RUN pip install --no-deps --no-build-isolation .

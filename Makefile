@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 PROTO_VENV := .venv-proto
-SOURCES := $(shell find cli labelers server utility_gate -type f -not -name '*.pyc')
+SOURCES := $(shell find cli labelers pipelines server serving utility_gate -type f -not -name '*.pyc')
 PROTOS := $(shell find proto -name '*.proto')
 BUF := tools/buf/node_modules/.bin/buf
 
@@ -52,6 +52,7 @@ docs: $(VENV)/.service  ## write docs/settings.md from the settings themselves
 bench: $(VENV)/.dev  ## run the benchmarks
 	$(BIN)/python -m benchmarks.gate
 	$(BIN)/python -m benchmarks.overload
+	$(BIN)/python -m benchmarks.route
 	$(BIN)/python -m benchmarks.label
 
 constraints:  ## pin the newest versions that pyproject.toml allows

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.advice import brief
 from cli.connection import add_connection_arguments, api_key, credentials, is_secured
 from server.gate import Gate
 from utility_gate.client import GateClient
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
     """Judge and print."""
     failed = False
     printer = _print_json if options.json else _TablePrinter()
-    judge, close = _open_judge(options)
+    judge, close = open_judge(options)
     try:
         for row in _judge_all(options.images, options.qualities, judge):
             failed |= row.error is not None
@@ -77,7 +78,12 @@ def _qualities(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"expected qualities such as 90,30,5: {error}") from error
 
 
-def _open_judge(options: argparse.Namespace) -> tuple[Judge, Callable[[], None]]:
+def open_judge(options: argparse.Namespace) -> tuple[Judge, Callable[[], None]]:
+    """What judges images as --target, --task and --predictor say, and how to close it.
+
+    Raises:
+        UtilityGateError: if there is none.
+    """
     if options.target is not None:
         if options.predictor != EMBEDDED:
             raise ConfigError("expected --target or --predictor, got both")
@@ -123,6 +129,9 @@ def _print_json(row: Row) -> None:
                 {"kind": r.kind, "value": r.value, "threshold": r.threshold, "message": r.message}
                 for r in row.verdict.reasons
             ],
+            "advice": [
+                {"kind": a.kind, "value": a.value, "message": a.message} for a in row.verdict.advice
+            ],
             "task": row.verdict.task,
             "milliseconds": round(row.milliseconds, 2),
         }
@@ -145,7 +154,11 @@ class _TablePrinter:
 
     def __call__(self, row: Row) -> None:
         if not self._headed:
-            print(self._FORMAT.format("photo", "quality", "utility", "decision", "ms", "reasons"))
+            print(
+                self._FORMAT.format(
+                    "photo", "quality", "utility", "decision", "ms", "reasons -> advice"
+                )
+            )
             self._headed = True
         quality = "-" if row.quality is None else str(row.quality)
         name = str(row.path)
@@ -153,7 +166,9 @@ class _TablePrinter:
         if row.verdict is None:
             print(f"{name:<32} {quality:>7} error: {row.error}", file=sys.stderr)
             return
-        reasons = ", ".join(f"{r.kind} {r.value:.3g}" for r in row.verdict.reasons)
+        told = ", ".join(f"{r.kind} {r.value:.3g}" for r in row.verdict.reasons)
+        if row.verdict.advice:
+            told += f" -> {', '.join(brief(advice) for advice in row.verdict.advice)}"
         print(
             self._FORMAT.format(
                 name,
@@ -161,7 +176,7 @@ class _TablePrinter:
                 "-" if row.verdict.utility is None else f"{row.verdict.utility:.3f}",
                 row.verdict.decision,
                 f"{row.milliseconds:.1f}",
-                reasons,
+                told,
             ),
             flush=True,
         )

@@ -16,7 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cli.connection import add_connection_arguments, credentials, is_secured
 from server.app import SERVICE
-from server.settings import GateSettings, load_settings
+from server.settings import GateSettings
+from serving.settings import load_settings
 from utility_gate.channels import open_channel
 
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not listened on
@@ -38,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     """Ask once and print the status."""
     target = options.target
     if target is None:
-        settings = load_settings(options.config)
+        settings = load_settings(GateSettings, options.config)
         if settings.tls_certificate is not None and not is_secured(options):
             # We know neither whom to trust nor a name in the certificate; HTTP needs neither.
             return _ask_web(settings, options.timeout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import secrets
 
-from server.keys import check_name, digest
+from serving.keys import check_name, digest
 from utility_gate.channels import API_KEY_VARIABLE
 from utility_gate.errors import ConfigError
 

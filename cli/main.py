@@ -15,6 +15,8 @@ from utility_gate.errors import UtilityGateError
 
 COMMANDS = {
     "assess": "judge images, in this process or by a running gate",
+    "suggest": "say how far images can be compressed and stay useful",
+    "value": "measure what the gate is worth in front of a pipeline",
     "serve": "run the gate",
     "health": "ask a running gate whether it is ready",
     "key": "make an API key for a client",
@@ -26,12 +28,13 @@ COMMANDS = {
     "pretrain": "teach a ResNet-18 to see, from unlabelled photographs",
     "train": "train, calibrate and export a predictor from labels",
     "evaluate": "measure a predictor on held-out images beside the trivial gates",
+    "pipeline": "train, serve or ask what stands behind the gate: car damage, car model",
 }
 
 
 EXTRAS = {
-    "label": "label", "relabel": "label", "export": "label", "report": "report",
-    "pretrain": "train", "train": "train", "evaluate": "train",
+    "label": "label", "relabel": "label", "export": "label", "report": "report", "value": "report",
+    "pretrain": "train", "train": "train", "evaluate": "train", "pipeline": "train",
 }  # fmt: skip
 """What must be installed beside the service for a subcommand."""
 

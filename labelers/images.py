@@ -22,7 +22,10 @@ class ImageBatch:
         return len(self.pixels)
 
     def crops(self, preprocess: Preprocess) -> Pixels:
-        """Resized central squares, (N, crop, crop, 3) uint8 RGB; see `Preprocess.crop_pixels`."""
+        """Resized central squares, or stretched wholes, (N, crop, crop, 3) uint8 RGB; see
+        `Preprocess.crop_pixels`."""
+        if preprocess.fit == "stretch":
+            return self.squares(preprocess.crop, preprocess.resampling)
         key = ("crop", preprocess.resize, preprocess.crop, preprocess.resampling)
         if key not in self._made:
             self._made[key] = np.stack([preprocess.crop_pixels(p) for p in self.pixels])

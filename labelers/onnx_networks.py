@@ -48,14 +48,20 @@ def open_by_name(name: str, specs_file: Path, task: Task, temperature: float) ->
 
 
 def open_classifier(spec: OnnxClassifierSpec, temperature: float = 1.0) -> Classifier:
-    """A classifier with one output, (N, classes).
+    """A classifier with an output (N, classes), or with one that holds it.
 
     Raises:
         NetworkError: if the weights are missing or do not run on the entry's preprocessing.
     """
     digest = digest_weights(spec.name, spec.file)
     session = _open(spec.file)
-    input_name, output_name = session.get_inputs()[0].name, session.get_outputs()[0].name
+    input_name = session.get_inputs()[0].name
+    has = [output.name for output in session.get_outputs()]
+    output_name = spec.output_name or has[0]
+    if output_name not in has:
+        raise NetworkError(
+            f"[{spec.name}]: expected the output {output_name}, it has {', '.join(has)}"
+        )
 
     def prepare(images: ImageBatch) -> npt.NDArray[Any]:
         return spec.preprocess.normalize(images.crops(spec.preprocess))
@@ -71,6 +77,7 @@ def open_classifier(spec: OnnxClassifierSpec, temperature: float = 1.0) -> Class
 
     def forward(batch: npt.NDArray[Any]) -> Probabilities:
         scores = np.concatenate([run(one[None]) for one in batch]) if step == 1 else run(batch)
+        scores = _part(scores, spec)
         if spec.output == "probabilities":
             _check_probabilities(scores, spec.name)
         scores = scores[:, 1 if spec.background else 0 :]
@@ -140,6 +147,18 @@ def _describe(
 ) -> dict[str, Any]:
     entry = spec.model_dump(mode="json", exclude={"name", "file"})
     return {**entry, "providers": session.get_providers()}
+
+
+def _part(scores: npt.NDArray[Any], spec: OnnxClassifierSpec) -> npt.NDArray[Any]:
+    if spec.classes is None:
+        return scores
+    first, count = spec.classes
+    if first + count > scores.shape[1]:
+        raise NetworkError(
+            f"[{spec.name}]: expected at least {first + count} values, got {scores.shape[1]}; "
+            "mend classes = [first, count]"
+        )
+    return scores[:, first : first + count]
 
 
 def _check_probabilities(scores: npt.NDArray[Any], name: str) -> None:

@@ -1,268 +1,101 @@
-"""Builds and wires the gate, and carries it from start to end."""
+"""Wires the gate; `serving.app` carries it from start to end."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import signal
-import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
-from server import health, inference
-from server.access import AccessLog
-from server.auth import Admission, AuthInterceptor
+from server import inference
 from server.gate import Gate
-from server.grpc_logs import tame
-from server.health import HealthServicer
 from server.inference import InferenceServicer
-from server.interceptors import GuardInterceptor
 from server.loading import load_gate, watched_files
 from server.metrics import GateMetrics
-from server.predictor_reload import Reloader
+from server.routes.contracts import prepare
+from server.routes.table import Routes
 from server.servicer import UtilityGateServicer
 from server.settings import GateSettings
-from server.tls import server_credentials
-from server.tracing import FLUSH_SECONDS, open_tracer
-from server.web import WebServer
-from server.workers import Workers
-from utility_gate.errors import ConfigError, ServiceError
+from serving.app import ServiceServer
 from utility_gate.inference import open_inference_pb2_grpc as inference_grpc
 from utility_gate.v1 import gate_pb2 as pb
 from utility_gate.v1 import gate_pb2_grpc as pb_grpc
 
-log = logging.getLogger(__name__)
-
 SERVICE = pb.DESCRIPTOR.services_by_name["UtilityGateService"].full_name
 
-GUARDED = (SERVICE, inference.NAME)
-"""The services of our own: guarded, and named by health and reflection."""
 
-_MESSAGE_ROOM = 4 * 1024 * 1024
-"""How far a message may exceed the image limit and still be answered with its own error."""
+class GateServer(ServiceServer[Gate]):
+    """One gate: `start`, then `stop`."""
 
-_PING_MILLISECONDS = 30_000
-"""How often a client may ping while calls are open; gRPC's own 5 minutes are more than clients and
-balancers wait."""
-
-
-_PENDING_CALLS = 1_000_000
-
-_QUIET_SECONDS = 0.05
-"""While calls are refused: so often it is looked whether all that were accepted are answered."""
-
-
-class GateServer:
-    """One gate: `start`, then `stop`. `port` and `web_port` are known after `start`."""
+    settings: GateSettings
+    metrics: GateMetrics
 
     def __init__(self, settings: GateSettings) -> None:
-        tame()
-        self.settings = settings
-        self.metrics = GateMetrics()
-        self.port = 0
-        self.web_port = 0
-        self._access = AccessLog()
-        self._ready = False
-        self.metrics.ready.set_function(lambda: float(self._ready))
-        self._watching: asyncio.Future[None] | None = None
-        self._started = time.perf_counter()
+        super().__init__(settings, GateMetrics())
+        self._routed = tuple(dict.fromkeys(route.service for route in settings.routes))
+        self._own = tuple(name for name in (SERVICE, inference.NAME) if name not in self._routed)
+        self.guarded = (*self._own, *self._routed)
+        self.described = self._own  # routed ones describe themselves
 
     async def start(self) -> None:
         """Listen, load, warm, serve.
 
         Raises:
-            ConfigError: if an address cannot be listened on, if traces cannot be had, or if
-                certificates or keys cannot be used or are missing.
-            CheckpointError: if a predictor cannot be used.
+            ConfigError: as `ServiceServer.start`, or if an upstream's files cannot be used.
+            UtilityGateError: if a predictor cannot be used.
         """
-        self._credentials = server_credentials(self.settings)
-        self._admission = Admission(self.settings.api_keys, self.metrics)
-        self._tracer = open_tracer(self.settings.trace_endpoint)
-        # 1. Whoever asks finds us alive and not ready.
-        self._health = HealthServicer(*GUARDED)
-        self._health.report(serving=False)
-        self._web = WebServer(
-            self._web_host, self.settings.web_port, self.metrics.registry, lambda: self._ready
-        )
-        self.web_port = self._web.port
-        # 2. The workers and the service, still without a gate.
-        threads = self.settings.threads
-        self._workers = Workers(threads, self.settings.max_waiting, self.metrics)
+        self._contracts = prepare(self.settings.routes, self.settings.upstreams)
+        await super().start()
+
+    def _register(self, server: grpc.aio.Server) -> None:
+        concurrency = 2 * self.settings.threads
         self._servicer = UtilityGateServicer(
+            self.current,
             self._workers,
-            2 * threads,
+            concurrency,
             self.metrics,
             self._tracer,
             self._admission.admit_image,
             self.settings.max_streams,
+            self._admission.charge_images,
+            self.settings.threads,
         )
         self._inference = InferenceServicer(
-            self._servicer, lambda: self._ready, self.settings.max_images_per_request, 2 * threads
-        )
-        self._server = self._build_server()
-        try:
-            self.port = self._listen()
-            await self._server.start()
-            # 3. Predictors load and repeat their conformance vectors, off the event loop: warm.
-            self._reloader = Reloader(
-                self._load_gate, self._swap, self.metrics, watched_files(self.settings)
-            )
-            self._swap(await asyncio.to_thread(self._load_gate))
-        except BaseException:
-            await self._close(grace=0)
-            raise
-        if self.settings.watch_seconds:
-            watching = self._reloader.watch(self.settings.watch_seconds)
-            self._watching = asyncio.ensure_future(watching)
-        # 4. Ready.
-        self._ready = True
-        self._health.report(serving=True)
-        log.info("ready after %.1f s", time.perf_counter() - self._started)
-
-    async def stop(self) -> None:
-        """Drain and end; what was accepted is finished within `grace_seconds`."""
-        # 1. Balancers and probes are told first, while calls are still taken.
-        if self._watching is not None:
-            self._watching.cancel()
-        log.info("draining for %.1f s", self.settings.drain_seconds)
-        self._ready = False
-        self._health.leave()
-        await asyncio.sleep(self.settings.drain_seconds)
-        # 2. Streams take no further image; those who watch our health have seen the end of it.
-        self._servicer.closing.set()
-        self._health.end_watches()
-        # 3. New calls are refused by us, accepted ones finish. gRPC's own shutdown would cancel
-        # calls that arrive in its last moment; told when to try again, they do not arrive.
-        ended = time.monotonic() + self.settings.grace_seconds
-        await asyncio.sleep(_QUIET_SECONDS)
-        while not self._workers.idle and time.monotonic() < ended:  # noqa: ASYNC110
-            await asyncio.sleep(_QUIET_SECONDS)
-        await self._close(max(0.0, ended - time.monotonic()))
-        log.info("stopped")
-
-    async def wait_for_termination(self) -> None:
-        """Return when the gRPC server has ended, which only `stop` or a defect makes it do."""
-        # Shielded: to cancel the wait itself would break the server's own end.
-        await asyncio.shield(self._server.wait_for_termination())
-
-    @property
-    def endpoints(self) -> dict[str, str]:
-        """Where to find what."""
-        web = f"http://{_join(self._web_host, self.web_port)}"
-        return {
-            "grpc": _join(self.settings.host, self.port),
-            "metrics": f"{web}/metrics",
-            "alive": f"{web}/healthz",
-            "ready": f"{web}/readyz",
-        }
-
-    @property
-    def _web_host(self) -> str:
-        return self.settings.web_host or self.settings.host
-
-    async def reload(self) -> bool:
-        """Load the predictors again and swap them in between two requests; False if they cannot
-        be used and the old ones go on."""
-        return await self._reloader.reload()
-
-    def _load_gate(self) -> Gate:
-        return load_gate(self.settings, self.metrics, self._tracer)
-
-    def _swap(self, gate: Gate) -> None:
-        self._servicer.gate = gate
-        gate.publish()
-
-    def _build_server(self) -> grpc.aio.Server:
-        server = grpc.aio.server(
-            interceptors=[
-                GuardInterceptor(self.metrics, GUARDED, self._tracer, self._access),
-                # Inside of it, so that what it refuses is answered and counted there.
-                AuthInterceptor(self._admission, GUARDED),
-            ],
-            options=[
-                ("grpc.max_receive_message_length", self.settings.max_image_bytes + _MESSAGE_ROOM),
-                ("grpc.so_reuseport", 0),  # two gates on one port would be a mistake
-                ("grpc.http2.min_ping_interval_without_data_ms", _PING_MILLISECONDS),
-                # Beyond its own limits gRPC cancels calls by itself, whosever they are, and nobody
-                # counts them; ours answers what is too much.
-                ("grpc.server.max_pending_requests", _PENDING_CALLS),
-                ("grpc.server.max_pending_requests_hard_limit", _PENDING_CALLS),
-            ],
+            self._servicer, lambda: self._ready, self.settings.max_images_per_request, concurrency
         )
         pb_grpc.add_UtilityGateServiceServicer_to_server(self._servicer, server)
-        inference_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        if self.settings.reflection:
-            names = (*GUARDED, health.NAME, reflection.SERVICE_NAME)
-            reflection.enable_server_reflection(names, server)
-        return server
+        if inference.NAME in self._own:
+            inference_grpc.add_GRPCInferenceServiceServicer_to_server(self._inference, server)
+        self._routes = Routes(
+            self.settings.routes,
+            self.settings.upstreams,
+            self._contracts,
+            self._servicer,
+            self.metrics.routes,
+            self._tracer,
+            lambda service, serving: self._health.report_service(service, serving=serving),
+            keyed=self.settings.api_keys is not None,
+            max_images=self.settings.max_images_per_request,
+            concurrency=concurrency,
+        )
+        server.add_generic_rpc_handlers((self._routes,))
 
-    def _listen(self) -> int:
-        address = _join(self.settings.host, self.settings.port)
-        try:
-            if self._credentials is None:
-                return self._server.add_insecure_port(address)
-            return self._server.add_secure_port(address, self._credentials)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"{address} cannot be listened on ({error}); choose another port"
-            ) from error
+    def _label(self, service: str, method: str) -> str:
+        return self._routes.label(f"{service}/{method}") if service in self._routed else method
 
-    async def _close(self, grace: float) -> None:
-        await self._server.stop(grace)
-        await asyncio.to_thread(self._workers.close)
-        await asyncio.to_thread(self._web.close)
-        # Last: what the others had to tell is told.
-        self._access.close()
-        await asyncio.to_thread(self._tracer.close, FLUSH_SECONDS)
+    @property
+    def _idle(self) -> bool:
+        return super()._idle and self._routes.idle
 
+    async def _disconnect(self) -> None:
+        await self._routes.close()
 
-def _join(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    def _load(self) -> Gate:
+        return load_gate(self.settings, self.metrics, self._tracer)
 
+    def _watched_files(self) -> Sequence[Path]:
+        return watched_files(self.settings)
 
-async def serve(settings: GateSettings, on_ready: Callable[[GateServer], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then drain; `on_ready` is called once it serves.
-
-    Raises:
-        ConfigError, CheckpointError: as `GateServer.start`.
-        ServiceError: if the gRPC server ends by itself.
-    """
-    loop = asyncio.get_running_loop()
-    asked_to_stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked_to_stop.set)
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)  # there is nothing to reload yet
-    server = GateServer(settings)
-    if not await _unless(asked_to_stop, server.start()):
-        log.info("asked to stop while starting")
-        return
-    reloads: set[asyncio.Future[bool]] = set()
-
-    def reload() -> None:
-        task = asyncio.ensure_future(server.reload())
-        reloads.add(task)  # the loop itself keeps no task alive
-        task.add_done_callback(reloads.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    on_ready(server)
-    if await _unless(asked_to_stop, server.wait_for_termination()):
-        raise ServiceError("the gRPC server ended by itself; see the log above")
-    await server.stop()
-
-
-async def _unless(asked_to_stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do `work`; cancel it and return False if asked to stop first."""
-    task, asked = asyncio.ensure_future(work), asyncio.ensure_future(asked_to_stop.wait())
-    await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
-    finished = task.done()
-    for future in (task, asked):
-        future.cancel()
-    await asyncio.wait({task, asked})
-    if finished:
-        task.result()
-    return finished
+    def _swap(self, loaded: Gate) -> None:
+        super()._swap(loaded)
+        loaded.publish()

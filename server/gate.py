@@ -8,12 +8,15 @@ from typing import Protocol
 
 from server.canary import Canary
 from server.metrics import GateMetrics
-from server.tracing import NO_TRACER, Tracer
+from serving.tracing import NO_TRACER, Tracer
 from utility_gate import __version__
+from utility_gate.advice import advise_on
 from utility_gate.checkpoint import Card
 from utility_gate.errors import ConfigError, InputError, UnknownTaskError
 from utility_gate.images import FORMATS, DecodedImage, DecodeLimits, Pixels
 from utility_gate.measure import MeasureLimits, measure
+from utility_gate.predictor import Look
+from utility_gate.suggest import Suggester
 from utility_gate.types import (
     Decision,
     GateInfo,
@@ -117,18 +120,20 @@ class Gate:
             )
         return name
 
-    def assess(self, data: bytes, task: str = "") -> Verdict:
-        """Judge one encoded image for a task ("" is the default task).
+    def assess(self, data: bytes, task: str = "", mode: Mode | None = None) -> Verdict:
+        """Judge one encoded image for a task ("" is the default task), in `mode` in place of the
+        task's if one is given.
 
         Raises:
             ImageError: if the bytes cannot be judged.
             UnknownTaskError: if no predictor serves the task.
         """
         task = self.find(task)
-        if self._modes[task] is Mode.OFF:
+        mode = mode or self._modes[task]
+        if mode is Mode.OFF:
             return self._pass(task, Mode.OFF, "the gate is off for this task")
         try:
-            verdict = self._judge(data, task)
+            verdict = self._judge(data, task, mode)
         except InputError as error:
             self._metrics.rejected_inputs.labels(type(error).__name__).inc()
             raise
@@ -139,9 +144,9 @@ class Gate:
             self._metrics.reasons.labels(task, reason.kind).inc()
         return self._count(verdict)
 
-    def is_off(self, task: str) -> bool:
-        """Whether images of a task are let through unseen."""
-        return self._modes[task] is Mode.OFF
+    def mode(self, task: str) -> Mode:
+        """The mode of a task, by its name."""
+        return self._modes[task]
 
     def fails_open(self, task: str) -> bool:
         """Whether images of a task are let through when the gate is in trouble."""
@@ -151,6 +156,30 @@ class Gate:
         """The verdict on an image that a gate in trouble lets through unjudged; `note` says what
         the trouble is."""
         return self._pass(task, Mode.FALLBACK, note)
+
+    def suggester(
+        self, data: bytes, task: str = "", *, utility: float = 0.0, max_side: int = 0
+    ) -> Suggester:
+        """What finds out how far an encoded image can be compressed for a task ("" is the default
+        task), whatever its mode; see `Suggester`. Its judgements are no verdicts, and in none of
+        their metrics.
+
+        Raises:
+            InputError: for a utility or a side out of range.
+            UnknownTaskError: if no predictor serves the task.
+        """
+        task = self.find(task)
+        card = self._predictors[task].card
+        return Suggester(
+            data,
+            card,
+            lambda copy: self._look(copy, task),
+            task=task,
+            utility=utility,
+            max_side=max_side,
+            limits=self._limits,
+            measure_limits=self._measure_limits,
+        )
 
     def canary(self, data: bytes, verdict: Verdict) -> Canary | None:
         """Who else should look at this image, if anybody."""
@@ -178,20 +207,12 @@ class Gate:
             )
         )
 
-    def _judge(self, data: bytes, task: str) -> Verdict:
-        predictor, mode = self._predictors[task], self._modes[task]
-        card = predictor.card
-        started = time.perf_counter()
-        with self._tracer.span("decode"):
-            image = predictor.decode(data, self._limits)
-            crop = predictor.crop(image)
-        decoded = time.perf_counter()
-        with self._tracer.span("infer"):
-            utility = predictor.judge(image, crop)
-        self._metrics.decode_seconds.observe(decoded - started)
-        self._metrics.infer_seconds.labels(task).observe(time.perf_counter() - decoded)
+    def _judge(self, data: bytes, task: str, mode: Mode) -> Verdict:
+        card = self._predictors[task].card
+        seen = self._look(data, task)
+        image, utility = seen.image, seen.utility
         judgement = card.thresholds.decide(utility)
-        measured = measure(image, crop, self._measure_limits, card.min_side)
+        measured = measure(image, seen.crop, self._measure_limits, card.min_side)
         return Verdict(
             task=task,
             utility=utility,
@@ -201,7 +222,21 @@ class Gate:
             predictor=card.info,
             image=ImageInfo(image.format, image.width, image.height),
             mode=mode,
+            advice=advise_on(image, measured, utility, card.thresholds, card.preprocess.resize),
         )
+
+    def _look(self, data: bytes, task: str) -> Look:
+        predictor = self._predictors[task]
+        started = time.perf_counter()
+        with self._tracer.span("decode"):
+            image = predictor.decode(data, self._limits)
+            crop = predictor.crop(image)
+        decoded = time.perf_counter()
+        with self._tracer.span("infer"):
+            utility = predictor.judge(image, crop)
+        self._metrics.decode_seconds.observe(decoded - started)
+        self._metrics.infer_seconds.labels(task).observe(time.perf_counter() - decoded)
+        return Look(image, crop, utility)
 
     def _count(self, verdict: Verdict) -> Verdict:
         version = verdict.predictor.version if verdict.predictor is not None else ""

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 import grpc
 
 from server import tensors
-from server.gate import Gate
+from server.servicer import Policy
+from server.several import Judge, judge_all
 from utility_gate import __version__
-from utility_gate.errors import ImageError, UnknownModelError
+from utility_gate.errors import UnknownModelError
 from utility_gate.inference import open_inference_pb2 as pb
 from utility_gate.inference import open_inference_pb2_grpc as pb_grpc
-from utility_gate.streams import map_unordered
-from utility_gate.types import TaskInfo, Verdict
+from utility_gate.types import TaskInfo
 from utility_gate.v1.gate_pb2 import AssessRequest
 
 NAME: str = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 Context = grpc.aio.ServicerContext[object, object]
-
-
-class Judge(Protocol):
-    """What is asked for verdicts; see `UtilityGateServicer`."""
-
-    def ready(self) -> Gate:
-        """The gate, once there is one."""
-
-    async def judge(
-        self, method: str, request: AssessRequest, context: Context, *, patient: bool = False
-    ) -> Verdict:
-        """The verdict on one image."""
 
 
 class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
@@ -94,7 +80,10 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
         model = self._find(request.model_name, request.model_version)
         names = tensors.to_names(request)
         images = tensors.to_images(request, self._max_images)
-        verdicts = await self._judge_all(images, model.name, context)
+        asked = [AssessRequest(image=image, task=model.name) for image in images]
+        verdicts = await judge_all(
+            self._judge, "ModelInfer", asked, context, Policy(), self._concurrency
+        )
         response = tensors.from_verdicts(verdicts, names, raw=tensors.is_raw(request))
         response.model_name, response.model_version = model.name, model.predictor.version
         response.id = request.id
@@ -112,35 +101,3 @@ class InferenceServicer(pb_grpc.GRPCInferenceServiceServicer):
                 f"{version[:100]!r}"
             )
         return model
-
-    async def _judge_all(
-        self, images: Sequence[bytes], task: str, context: Context
-    ) -> list[Verdict]:
-        """Verdicts in the order of the images; the first error ends them all."""
-
-        async def judge(index: int) -> tuple[int, Verdict | Exception]:
-            # The first image is admitted or shed like a call of its own; those behind it wait for
-            # a worker, so that a request is not shed by its own images.
-            request = AssessRequest(image=images[index], task=task)
-            try:
-                return index, await self._judge.judge(
-                    "ModelInfer", request, context, patient=index > 0
-                )
-            except Exception as error:  # noqa: BLE001 - several may fail at once, one is raised
-                return index, error
-
-        verdicts: dict[int, Verdict] = {}
-        answers = map_unordered(_indices(images), judge, self._concurrency)
-        async with contextlib.aclosing(answers):
-            async for index, answer in answers:
-                if isinstance(answer, ImageError):
-                    raise type(answer)(f"image {index}: {answer}") from answer
-                if isinstance(answer, Exception):
-                    raise answer
-                verdicts[index] = answer
-        return [verdicts[index] for index in range(len(images))]
-
-
-async def _indices(images: Sequence[bytes]) -> AsyncIterator[int]:
-    for index in range(len(images)):
-        yield index

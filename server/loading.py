@@ -12,7 +12,7 @@ from server.canary import Canary
 from server.gate import Gate, Predictor
 from server.metrics import GateMetrics
 from server.settings import GateSettings
-from server.tracing import NO_TRACER, Tracer
+from serving.tracing import NO_TRACER, Tracer
 from utility_gate.errors import ConfigError
 from utility_gate.predictor import EMBEDDED, UtilityPredictor
 from utility_gate.types import Mode

@@ -1,71 +1,25 @@
-"""Every metric of the gate, in one list. Seconds and bytes are the units, as Prometheus asks."""
+"""The metrics that only the gate has, in one list; `serving.metrics` has the others."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-_BYTES = tuple(float(1024 * 4**power) for power in range(2, 9))
+from serving.metrics import SECONDS, ServiceMetrics
+
 _TENTHS = tuple(round(0.1 * step, 1) for step in range(1, 11))
 
 
-class GateMetrics:
+class GateMetrics(ServiceMetrics):
     """The metrics of one gate, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "utility_gate_requests_total",
-            "Finished RPCs by method and gRPC status code.",
-            ["method", "code"],
-            registry=registry,
-        )
-        self.request_seconds = Histogram(
-            "utility_gate_request_duration_seconds",
-            "Time from an RPC's arrival at its handler to its end.",
-            ["method"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
+        super().__init__("utility_gate")
+        registry = self.registry
+        self.routes = RouteMetrics(registry)
         self.images = Counter(
             "utility_gate_images_total",
             "Images by method and by the status code that each was answered with, in a stream too.",
             ["method", "code"],
-            registry=registry,
-        )
-        self.in_flight = Gauge(
-            "utility_gate_images_in_flight",
-            "Images accepted and not yet answered, waiting ones included.",
-            registry=registry,
-        )
-        self.waiting = Gauge(
-            "utility_gate_images_waiting", "Images that wait for a worker.", registry=registry
-        )
-        self.queue_seconds = Histogram(
-            "utility_gate_queue_duration_seconds",
-            "Time in line, of images that found no free worker; those that left it included.",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.shed = Counter(
-            "utility_gate_shed_total",
-            "Images refused because too many waited.",
-            registry=registry,
-        )
-        self.too_late = Counter(
-            "utility_gate_too_late_total",
-            "Images refused or dropped because their deadline could not be met.",
-            registry=registry,
-        )
-        self.unauthenticated = Counter(
-            "utility_gate_unauthenticated_total",
-            "Calls without a valid API key, and images of streams whose key was taken away.",
-            registry=registry,
-        )
-        self.rate_limited = Counter(
-            "utility_gate_rate_limited_total",
-            "Images refused because their API key was over its limit, by the key's name.",
-            ["key"],
             registry=registry,
         )
         self.verdicts = Counter(
@@ -81,12 +35,6 @@ class GateMetrics:
             ["task", "kind"],
             registry=registry,
         )
-        self.rejected_inputs = Counter(
-            "utility_gate_rejected_inputs_total",
-            "Images that could not be judged, by the error's name.",
-            ["error"],
-            registry=registry,
-        )
         self.utility = Histogram(
             "utility_gate_utility",
             "Predicted utility.",
@@ -94,29 +42,11 @@ class GateMetrics:
             buckets=_TENTHS,
             registry=registry,
         )
-        self.decode_seconds = Histogram(
-            "utility_gate_decode_duration_seconds",
-            "Time to decode and resize one image.",
-            buckets=_SECONDS,
-            registry=registry,
-        )
         self.infer_seconds = Histogram(
             "utility_gate_infer_duration_seconds",
             "Time of the predictor's network on one image.",
             ["task"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.image_bytes = Histogram(
-            "utility_gate_image_bytes",
-            "Size of encoded images that were judged.",
-            buckets=_BYTES,
-            registry=registry,
-        )
-        self.reloads = Counter(
-            "utility_gate_reloads_total",
-            "Reloads of the predictors, done or failed (the old ones go on).",
-            ["outcome"],
+            buckets=SECONDS,
             registry=registry,
         )
         self.canary_verdicts = Counter(
@@ -143,12 +73,72 @@ class GateMetrics:
             "Images that a canary did not judge because too many waited for it.",
             registry=registry,
         )
-        self.ready = Gauge(
-            "utility_gate_ready", "1 while the gate serves, else 0.", registry=registry
-        )
         self.predictor = Gauge(
             "utility_gate_predictor_info",
             "1 for each loaded predictor.",
             ["task", "name", "version", "digest"],
+            registry=registry,
+        )
+
+
+class RouteMetrics:
+    """The metrics of routes and of the upstreams behind them."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.calls = Counter(
+            "utility_gate_route_requests_total",
+            "Requests of routes by outcome: forwarded after their images were judged, stopped by "
+            "what they were judged, or unjudged (forwarded unseen: no image in it, mode OFF or "
+            "FALLBACK, a method that passes).",
+            ["route", "outcome"],
+            registry=registry,
+        )
+        self.codes = Counter(
+            "utility_gate_upstream_calls_total",
+            "Calls to upstreams by the gRPC status code that they ended with.",
+            ["upstream", "code"],
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "utility_gate_upstream_duration_seconds",
+            "Time from a call's start to its end at the upstream; streams are not among them.",
+            ["upstream"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "utility_gate_upstream_calls_in_flight",
+            "Calls under way to an upstream's address.",
+            ["upstream", "address"],
+            registry=registry,
+        )
+        self.shed = Counter(
+            "utility_gate_upstream_shed_total",
+            "Calls refused because too many were under way to the upstream.",
+            ["upstream"],
+            registry=registry,
+        )
+        self.retried = Counter(
+            "utility_gate_upstream_retried_total",
+            "Calls that found no connection at one address and went to another.",
+            ["upstream"],
+            registry=registry,
+        )
+        self.usable = Gauge(
+            "utility_gate_upstream_usable",
+            "1 while an address gets calls: connected, healthy and not ejected.",
+            ["upstream", "address"],
+            registry=registry,
+        )
+        self.breaker = Gauge(
+            "utility_gate_upstream_breaker_state",
+            "0 closed (calls go there), 1 half open (one at a time is tried), 2 open (none).",
+            ["upstream", "address"],
+            registry=registry,
+        )
+        self.ejections = Counter(
+            "utility_gate_upstream_ejections_total",
+            "How often an address was ejected because it failed.",
+            ["upstream", "address"],
             registry=registry,
         )

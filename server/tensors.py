@@ -21,6 +21,7 @@ _TEXTS: dict[str, Callable[[Verdict], str]] = {
     "decision": lambda verdict: str(verdict.decision),
     "judgement": lambda verdict: str(verdict.judgement or ""),
     "reasons": lambda verdict: _reasons(verdict),
+    "advice": lambda verdict: _advice(verdict),
     "predictor_version": lambda verdict: verdict.predictor.version if verdict.predictor else "",
 }
 OUTPUTS = dict.fromkeys(_NUMBERS, "FP32") | dict.fromkeys(_TEXTS, "BYTES")
@@ -101,7 +102,7 @@ def from_strings(strings: Iterable[bytes]) -> bytes:
     return b"".join(len(string).to_bytes(_LENGTH, "little") + string for string in strings)
 
 
-def to_strings(raw: bytes, count: int) -> list[bytes]:
+def to_strings(raw: bytes | memoryview, count: int) -> list[bytes]:
     """Raw contents as the `count` elements of a BYTES tensor.
 
     Raises:
@@ -118,7 +119,7 @@ def to_strings(raw: bytes, count: int) -> list[bytes]:
             f"{at - start} bytes for element {index}, as its length says",
             f"{len(raw) - start}",
         )
-        strings.append(raw[start:at])
+        strings.append(bytes(raw[start:at]))
     _require(at == len(raw), f"{count} elements, as the shape says", f"{len(raw) - at} bytes more")
     return strings
 
@@ -145,6 +146,13 @@ def _reasons(verdict: Verdict) -> str:
             }
             for reason in verdict.reasons
         ]
+    )
+
+
+def _advice(verdict: Verdict) -> str:
+    """The same of what is advised; `value` may be null."""
+    return json.dumps(
+        [{"kind": a.kind, "value": a.value, "message": a.message} for a in verdict.advice]
     )
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from server.app import GateServer
 from server.settings import GateSettings
+from serving.app import ServiceServer
 from tests.networks import pooled_network
 from tests.processes import free_port
 from utility_gate.checkpoint import Card, ConformanceVector, Weights, save_card
@@ -97,11 +98,11 @@ def brightness_predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_brightness_predictor(tmp_path_factory.mktemp("brightness"))
 
 
-class RunningGate:
-    """A `GateServer` in a thread with an event loop of its own."""
+class RunningService:
+    """A server in a thread with an event loop of its own."""
 
-    def __init__(self, settings: GateSettings) -> None:
-        self.server = GateServer(settings)
+    def __init__(self, server: ServiceServer[Any]) -> None:
+        self.server = server
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -128,6 +129,15 @@ class RunningGate:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
+
+
+class RunningGate(RunningService):
+    """A `GateServer`, running."""
+
+    server: GateServer
+
+    def __init__(self, settings: GateSettings) -> None:
+        super().__init__(GateServer(settings))
 
 
 @pytest.fixture
@@ -164,14 +174,14 @@ def cold_gate(
     start_gate: Callable[..., RunningGate], monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ColdGate]:
     loading, go_on = threading.Event(), threading.Event()
-    load = GateServer._load_gate
+    load = GateServer._load
 
     def slow(server: GateServer) -> object:
         loading.set()
         assert go_on.wait(20)
         return load(server)
 
-    monkeypatch.setattr(GateServer, "_load_gate", slow)
+    monkeypatch.setattr(GateServer, "_load", slow)
     with ThreadPoolExecutor(1) as pool:
         port = free_port()
         starting = pool.submit(start_gate, port=port)

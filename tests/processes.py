@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,20 @@ class GateProcess:
         return int(line.split()[1]) * 1024
 
 
-@contextmanager
-def gate_process(**settings: object) -> Iterator[GateProcess]:
+def gate_process(**settings: object) -> AbstractContextManager[GateProcess]:
     """`utility-gate serve` on free loopback ports with `settings` in its environment."""
+    return service_process("serve", prefix="UTILITY_GATE_", **settings)
+
+
+@contextmanager
+def service_process(*command: str, prefix: str, **settings: object) -> Iterator[GateProcess]:
+    """`utility-gate COMMAND`, which serves on free loopback ports, with `settings` in its
+    environment, their names behind `prefix`."""
     values = {"port": 0, "web_port": 0, "drain_seconds": 0, "log_level": "WARNING"} | settings
-    environment = {f"UTILITY_GATE_{name.upper()}": str(value) for name, value in values.items()}
+    environment = {f"{prefix}{name.upper()}": str(value) for name, value in values.items()}
     started = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, "-m", "cli.main", "serve"],
+        [sys.executable, "-m", "cli.main", *command],
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         text=True,

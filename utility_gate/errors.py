@@ -5,7 +5,8 @@
     │   ├── ImageError             the bytes of one image
     │   │   ├── NotAnImageError          empty, or no format that we read
     │   │   ├── CorruptImageError        begins as an image, does not decode
-    │   │   └── ImageTooLargeError       over the byte or the pixel limit
+    │   │   ├── ImageTooLargeError       over the byte or the pixel limit
+    │   │   └── ImageTooSmallError       too few pixels to say anything of what they show
     │   ├── TensorError            a tensor (Open Inference Protocol) that holds no images
     │   ├── UnknownModelError      no model (Open Inference Protocol) of this name and version
     │   └── UnknownTaskError       no predictor serves this task
@@ -64,6 +65,10 @@ class CorruptImageError(ImageError):
 
 class ImageTooLargeError(ImageError):
     """The image is over the byte limit or the pixel limit; it was not decoded."""
+
+
+class ImageTooSmallError(ImageError):
+    """The image has too few pixels for a pipeline to say anything of what they show."""
 
 
 class TensorError(InputError):

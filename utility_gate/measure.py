@@ -49,7 +49,7 @@ def libjpeg_luma(quality: int) -> npt.NDArray[np.int64]:
     return steps.clip(1, 255)
 
 
-_LUMA_BY_QUALITY = np.stack([libjpeg_luma(quality) for quality in range(1, 101)])
+_LOG_LUMA_BY_QUALITY = np.log(np.stack([libjpeg_luma(quality) for quality in range(1, 101)]))
 
 
 def estimate_jpeg_quality(luma_quantization: tuple[int, ...]) -> int:
@@ -59,7 +59,7 @@ def estimate_jpeg_quality(luma_quantization: tuple[int, ...]) -> int:
     is the quality of the last compression only.
     """
     steps = np.log(np.maximum(np.asarray(luma_quantization, np.float64), 1.0))
-    distance = np.abs(np.log(_LUMA_BY_QUALITY) - steps).sum(axis=1)
+    distance = np.abs(_LOG_LUMA_BY_QUALITY - steps).sum(axis=1)
     return int(distance.argmin()) + 1
 
 
@@ -76,6 +76,28 @@ def sharpness(gray: npt.NDArray[np.float32]) -> float:
         gray[:-2, 1:-1] + gray[2:, 1:-1] + gray[1:-1, :-2] + gray[1:-1, 2:] - 4 * gray[1:-1, 1:-1]
     )
     return float(laplacian.var())
+
+
+def blocking(image: DecodedImage) -> float:
+    """How far the borders of JPEG's 8 x 8 blocks stand out, whatever the file says of itself.
+
+    The green channel's steps between neighbouring columns, each against its own neighbours', are
+    averaged by their place in a block; this is by how much the strongest place exceeds the next
+    one, in mean steps. About 0 for a photograph, above 0.25 where blocks are seen, 0 for images
+    that are too small, or were scaled too much while they were decoded, to tell. It looks at 64
+    rows of at most 384 columns in the middle, which takes tens of microseconds.
+    """
+    height, width = image.pixels.shape[:2]
+    period = round(8 * width / image.width)
+    top, left = max(0, height // 2 - 32), max(0, (width - 385) // 2)
+    strip = image.pixels[top : top + 64, left : left + 385, 1].astype(np.int16)
+    steps = np.abs(np.diff(strip, axis=1)).mean(0, dtype=np.float64)
+    excess = steps[1:-1] - (steps[:-2] + steps[2:]) / 2
+    blocks = len(excess) // period if period >= 4 else 0
+    if blocks < 8:
+        return 0.0
+    places = np.sort(excess[: blocks * period].reshape(blocks, period).mean(0))
+    return float((places[-1] - places[-2]) / (steps.mean() + 0.5))
 
 
 def measure(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import onnxruntime as ort
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from utility_gate.errors import NetworkError
 from utility_gate.preprocess import Preprocess, Resampling
@@ -32,7 +32,9 @@ class _OnnxSpec(BaseModel):
     resampling: Resampling
     source: str | None = None
 
-    def _preprocess(self, resize: int, crop: int) -> Preprocess:
+    def _preprocess(
+        self, resize: int, crop: int, fit: Literal["crop", "stretch"] = "crop"
+    ) -> Preprocess:
         return Preprocess(
             resize=resize,
             crop=crop,
@@ -42,14 +44,17 @@ class _OnnxSpec(BaseModel):
             layout=self.layout,
             dtype=self.dtype,
             resampling=self.resampling,
+            fit=fit,
         )
 
 
 class OnnxClassifierSpec(_OnnxSpec):
     """One TOML table `[name]`: a classifier stored as ONNX.
 
-    `output` says whether the network ends in "logits" or in "probabilities"; `background`
-    that its output 0 is a background class to be dropped. `top1` (measured accuracy) is for people.
+    `fit` "stretch" takes all of the image, `resize` must then be `input`. `output` says whether the
+    network ends in "logits" or in "probabilities"; `background` that its output 0 is a background
+    class to be dropped. A network with several answers names the output and the part of it that is
+    meant: `output_name`, and `classes` = (first, count). `top1` (measured accuracy) is for people.
     """
 
     task: Literal["classification"] = "classification"
@@ -58,14 +63,17 @@ class OnnxClassifierSpec(_OnnxSpec):
     layout: Literal["nchw", "nhwc"] = "nchw"
     dtype: Literal["float32", "uint8"] = "float32"
     resampling: Resampling = Resampling.BICUBIC
+    fit: Literal["crop", "stretch"] = "crop"
     output: Literal["logits", "probabilities"] = "logits"
+    output_name: str | None = None
     background: bool = False
+    classes: tuple[NonNegativeInt, PositiveInt] | None = None
     top1: float | None = None
 
     @property
     def preprocess(self) -> Preprocess:
         """The preprocessing that this network was trained with."""
-        return self._preprocess(self.resize, self.input)
+        return self._preprocess(self.resize, self.input, self.fit)
 
 
 class DetectorOutputs(BaseModel):

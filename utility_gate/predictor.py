@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -19,6 +20,16 @@ EMBEDDED = "embedded"
 """Stands for the predictor that ships with the package, wherever a folder is expected."""
 
 Utilities = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a predictor made of one image: the square `crop` of it that the network saw, (S, S, 3)
+    uint8 RGB, and its utility in [0, 1]."""
+
+    image: DecodedImage
+    crop: Pixels
+    utility: float
 
 
 class UtilityPredictor:
@@ -78,6 +89,12 @@ class UtilityPredictor:
     def judge(self, image: DecodedImage, crop: Pixels) -> float:
         """The utility of one image; 0 for one too small for this predictor to judge."""
         return 0.0 if self.is_too_small(image) else float(self.predict(crop[np.newaxis])[0])
+
+    def look(self, data: bytes, limits: DecodeLimits | None = None) -> Look:
+        """Decode, crop and judge; errors as `images.decode`."""
+        image = self.decode(data, limits)
+        crop = self.crop(image)
+        return Look(image, crop, self.judge(image, crop))
 
     def is_too_small(self, image: DecodedImage) -> bool:
         """Whether this predictor cannot judge an image of this size."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,8 @@ class Preprocess:
     """Resize the shorter side to `resize`, take the central `crop` x `crop`, then
     (x - mean) / std per channel of 0-255 values, in `order` and `layout`.
 
-    `dtype` "uint8" hands the pixels over as they are (mean and std must then be 0 and 1).
+    `fit` "stretch" takes the whole image instead, whatever its sides' ratio, and `resize` must be
+    `crop`. `dtype` "uint8" hands the pixels over as they are (mean and std must then be 0 and 1).
 
     Raises:
         ValueError: if a field is out of range.
@@ -44,11 +45,19 @@ class Preprocess:
     layout: str = "nchw"
     dtype: str = "float32"
     resampling: Resampling = Resampling.BICUBIC
+    fit: Literal["crop", "stretch"] = "crop"
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize <= 4096:
             raise ValueError(
                 f"expected 1 <= crop <= resize <= 4096, got crop {self.crop}, resize {self.resize}"
+            )
+        if self.fit not in ("crop", "stretch") or (
+            self.fit == "stretch" and self.resize != self.crop
+        ):
+            raise ValueError(
+                f"expected fit crop, or stretch with resize = crop, got {self.fit}, {self.resize}, "
+                f"{self.crop}"
             )
         if self.order not in ("rgb", "bgr") or self.layout not in ("nchw", "nhwc"):
             raise ValueError(
@@ -65,12 +74,16 @@ class Preprocess:
             raise ValueError("expected mean 0 and std 1 with dtype uint8, got a normalisation")
 
     def crop_pixels(self, pixels: Pixels) -> Pixels:
-        """The resized central square: HWC uint8 RGB in, (crop, crop, 3) uint8 RGB out.
+        """The resized central square, or the stretched whole: HWC uint8 RGB in, (crop, crop, 3)
+        uint8 RGB out.
 
         One resampling of just the region that is kept; the geometry is torchvision's
         `Resize(resize)` + `CenterCrop(crop)`.
         """
         height, width = pixels.shape[:2]
+        size = (self.crop, self.crop)
+        if self.fit == "stretch":
+            return np.asarray(Image.fromarray(pixels).resize(size, self.resampling.filter))
         short = min(height, width)
         resized_w = int(width * self.resize / short)
         resized_h = int(height * self.resize / short)
@@ -82,7 +95,6 @@ class Preprocess:
             min(left + self.crop * width / resized_w, width),
             min(top + self.crop * height / resized_h, height),
         )
-        size = (self.crop, self.crop)
         resized = Image.fromarray(pixels).resize(size, self.resampling.filter, box=box)
         return np.asarray(resized)
 

@@ -37,6 +37,19 @@ class ReasonKind(enum.StrEnum):
     LOW_CONTRAST = "LOW_CONTRAST"  # standard deviation of luma, 0-127.5
 
 
+class AdviceKind(enum.StrEnum):
+    """What to do about an image that is not useful; `Advice.value` is in the unit named here."""
+
+    HIGHER_QUALITY = "HIGHER_QUALITY"  # libjpeg quality to send it at or above, 1-100
+    ORIGINAL_FILE = "ORIGINAL_FILE"  # the file as the camera wrote it; no value
+    LARGER = "LARGER"  # shorter side, pixels, at least
+    SHARPER = "SHARPER"  # variance of the Laplacian of luma, luma levels squared, at least
+    BRIGHTER = "BRIGHTER"  # mean luma, 0-255, at least
+    DARKER = "DARKER"  # mean luma, 0-255, at most
+    MORE_CONTRAST = "MORE_CONTRAST"  # standard deviation of luma, 0-127.5, at least
+    ANOTHER_PHOTOGRAPH = "ANOTHER_PHOTOGRAPH"  # of the same thing; no value
+
+
 def _require(ok: bool, expected: str, got: object) -> None:
     if not ok:
         raise ValueError(f"expected {expected}, got {got!r}")
@@ -89,6 +102,19 @@ class Reason:
 
 
 @dataclass(frozen=True, slots=True)
+class Advice:
+    """One thing to do about an image that is not useful: `value` is what to reach, None where
+    there is nothing to be measured; `message` says it as an English sentence."""
+
+    kind: AdviceKind
+    value: float | None
+    message: str
+
+    def __post_init__(self) -> None:
+        _require(self.value is None or math.isfinite(self.value), "finite advice value", self.value)
+
+
+@dataclass(frozen=True, slots=True)
 class PredictorInfo:
     """Which predictor judged: its name, its version, and the SHA-256 (hex) of its weights."""
 
@@ -122,7 +148,8 @@ class Verdict:
     `judgement`, which follows from utility and thresholds alone, in any other it is USEFUL.
 
     An image that was not judged (modes OFF and FALLBACK) has no utility, no image and perhaps no
-    thresholds and predictor; `note` says why.
+    thresholds and predictor; `note` says why. `advice` is what to do about one whose judgement is
+    not USEFUL, most promising first.
 
     Raises:
         ValueError: if utility is out of range or the decision does not follow.
@@ -137,6 +164,7 @@ class Verdict:
     image: ImageInfo | None
     mode: Mode = Mode.ENFORCE
     note: str = ""
+    advice: tuple[Advice, ...] = ()
 
     def __post_init__(self) -> None:
         judged = self.mode in (Mode.ENFORCE, Mode.SHADOW)
@@ -156,6 +184,75 @@ class Verdict:
         if self.utility is None or self.thresholds is None:
             return None
         return self.thresholds.decide(self.utility)
+
+
+@dataclass(frozen=True, slots=True)
+class Rung:
+    """One image compressed at libjpeg `quality` (1-100): its predicted utility, and its bytes."""
+
+    quality: int
+    utility: float
+    size: int
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.quality <= 100, "quality in 1..100", self.quality)
+        _require(is_probability(self.utility), "utility in [0, 1]", self.utility)
+        _require(self.size > 0, "a size in bytes", self.size)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suggestion:
+    """How far one image can be compressed and stay USEFUL.
+
+    `chosen` is the lowest quality from which on every quality that was tried is at or above the
+    useful threshold; None if there is none, and `advice` says then what to do. `curve` holds all
+    that was tried, highest quality first. `size` (bytes) and `utility` are the image's own, as it
+    came; None if it came as pixels. `width` x `height` pixels is what was compressed (upright,
+    scaled if that was asked for).
+
+    Raises:
+        ValueError: if the curve is not in order, or what is chosen is not on it or not useful.
+    """
+
+    task: str
+    thresholds: Thresholds
+    predictor: PredictorInfo
+    size: int | None
+    utility: float | None
+    width: int
+    height: int
+    chosen: Rung | None
+    curve: tuple[Rung, ...]
+    advice: tuple[Advice, ...] = ()
+
+    def __post_init__(self) -> None:
+        qualities = [rung.quality for rung in self.curve]
+        falling = sorted(set(qualities), reverse=True)
+        _require(qualities == falling, "distinct qualities, highest first", qualities)
+        known = (self.size is None) == (self.utility is None)
+        _require(known, "size and utility of the image, or neither", (self.size, self.utility))
+        _require(is_probability(self.utility or 0.0), "utility in [0, 1]", self.utility)
+        _require(self.size is None or self.size > 0, "a size in bytes", self.size)
+        _require(
+            self.width > 0 and self.height > 0, "positive image sides", (self.width, self.height)
+        )
+        if self.chosen is not None:
+            _require(self.chosen in self.curve, "a choice on the curve", self.chosen)
+            useful = self.chosen.utility >= self.thresholds.useful
+            _require(useful, f"utility from {self.thresholds.useful}", self.chosen.utility)
+
+    @property
+    def saved(self) -> int | None:
+        """Bytes that the choice is smaller than the image as it came; negative if it is larger,
+        None if either is not there."""
+        if self.chosen is None or self.size is None:
+            return None
+        return self.size - self.chosen.size
+
+    def saved_against(self, quality: int) -> int | None:
+        """The same against the image compressed at `quality`; None if that was not tried."""
+        others = [rung.size for rung in self.curve if rung.quality == quality]
+        return others[0] - self.chosen.size if others and self.chosen is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from utility_gate.errors import GateProtocolError
 from utility_gate.types import (
+    Advice,
+    AdviceKind,
     Decision,
     GateInfo,
     ImageInfo,
@@ -14,6 +16,8 @@ from utility_gate.types import (
     PredictorInfo,
     Reason,
     ReasonKind,
+    Rung,
+    Suggestion,
     TaskInfo,
     Thresholds,
     Verdict,
@@ -34,6 +38,7 @@ def from_verdict(verdict: Verdict) -> pb.Verdict:
         mode=f"MODE_{verdict.mode}",
         judgement=f"DECISION_{verdict.judgement or 'UNSPECIFIED'}",
         note=verdict.note,
+        advice=[from_advice(advice) for advice in verdict.advice],
     )
 
 
@@ -51,15 +56,65 @@ def to_verdict(message: pb.Verdict) -> Verdict:
             thresholds=to_thresholds(message.thresholds)
             if message.HasField("thresholds")
             else None,
-            reasons=tuple(to_reason(r) for r in message.reasons if _is_known(r.kind)),
+            reasons=tuple(
+                to_reason(r) for r in message.reasons if _is_known(r.kind, pb.ReasonKind)
+            ),
             predictor=to_predictor(message.predictor) if message.HasField("predictor") else None,
             image=to_image(message.image) if message.HasField("image") else None,
             mode=to_mode(message.mode),
             note=message.note,
+            advice=_to_known_advice(message.advice),
         )
     except ValueError as error:
         raise GateProtocolError(
             f"the gate sent a verdict that this client cannot use: {error}"
+        ) from error
+
+
+def from_suggestion(suggestion: Suggestion) -> pb.Suggestion:
+    """A suggestion as a message."""
+    chosen = suggestion.chosen
+    return pb.Suggestion(
+        task=suggestion.task,
+        found=chosen is not None,
+        quality=chosen.quality if chosen else 0,
+        utility=chosen.utility if chosen else 0.0,
+        bytes_before=suggestion.size or 0,
+        bytes_after=chosen.size if chosen else 0,
+        curve=[from_rung(rung) for rung in suggestion.curve],
+        advice=[from_advice(advice) for advice in suggestion.advice],
+        utility_before=suggestion.utility or 0.0,
+        width=suggestion.width,
+        height=suggestion.height,
+        thresholds=from_thresholds(suggestion.thresholds),
+        predictor=from_predictor(suggestion.predictor),
+    )
+
+
+def to_suggestion(message: pb.Suggestion) -> Suggestion:
+    """A message as a suggestion.
+
+    Raises:
+        GateProtocolError: if the message holds no valid suggestion.
+    """
+    try:
+        return Suggestion(
+            task=message.task,
+            thresholds=to_thresholds(message.thresholds),
+            predictor=to_predictor(message.predictor),
+            size=message.bytes_before or None,
+            utility=message.utility_before if message.bytes_before else None,
+            width=message.width,
+            height=message.height,
+            chosen=Rung(message.quality, message.utility, message.bytes_after)
+            if message.found
+            else None,
+            curve=tuple(to_rung(rung) for rung in message.curve),
+            advice=_to_known_advice(message.advice),
+        )
+    except ValueError as error:
+        raise GateProtocolError(
+            f"the gate sent a suggestion that this client cannot use: {error}"
         ) from error
 
 
@@ -138,6 +193,28 @@ def to_reason(message: pb.Reason) -> Reason:
     return Reason(kind, message.value, message.threshold, message.message)
 
 
+def from_advice(advice: Advice) -> pb.Advice:
+    """A piece of advice as a message."""
+    return pb.Advice(kind=f"ADVICE_KIND_{advice.kind}", value=advice.value, message=advice.message)
+
+
+def to_advice(message: pb.Advice) -> Advice:
+    """A message as advice; ValueError if it is of a kind that this version does not know."""
+    kind = AdviceKind(_enum_name(pb.AdviceKind.Name, message.kind, "ADVICE_KIND_"))
+    value = message.value if message.HasField("value") else None
+    return Advice(kind, value, message.message)
+
+
+def from_rung(rung: Rung) -> pb.Rung:
+    """A rung as a message."""
+    return pb.Rung(quality=rung.quality, utility=rung.utility, bytes=rung.size)
+
+
+def to_rung(message: pb.Rung) -> Rung:
+    """A message as a rung; ValueError if it is none."""
+    return Rung(message.quality, message.utility, message.bytes)
+
+
 def from_image(image: ImageInfo) -> pb.ImageInfo:
     """What was decoded, as a message."""
     return pb.ImageInfo(
@@ -167,9 +244,13 @@ def to_predictor(message: pb.PredictorInfo) -> PredictorInfo:
     return PredictorInfo(message.name, message.version, message.digest)
 
 
-def _is_known(kind: int) -> bool:
+def _is_known(kind: int, kinds: Any) -> bool:
     """A newer gate may know more kinds; its verdicts stay readable without them."""
-    return kind in pb.ReasonKind.values() and kind != pb.REASON_KIND_UNSPECIFIED
+    return kind in kinds.values() and kind != 0
+
+
+def _to_known_advice(messages: Iterable[pb.Advice]) -> tuple[Advice, ...]:
+    return tuple(to_advice(m) for m in messages if _is_known(m.kind, pb.AdviceKind))
 
 
 def _format_name(value: int) -> str:

@@ -11,6 +11,7 @@ import json
 import sys
 from typing import Any
 
+import grpc
 import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.grpc import service_pb2 as pb
@@ -42,7 +43,7 @@ def infer(
         "outputs": {
             output.name: [
                 value.decode() if isinstance(value, bytes) else float(value)
-                for value in result.as_numpy(output.name)
+                for value in result.as_numpy(output.name).reshape(-1)
             ]
             for output in response.outputs
         },
@@ -103,6 +104,8 @@ def main() -> None:
                 answers.append(CALLS[name](client, *arguments, **keywords))
             except triton.InferenceServerException as error:
                 answers.append({"status": error.status(), "message": error.message()})
+            except grpc.RpcError as error:
+                answers.append({"status": str(error.code()), "message": error.details()})
     json.dump(answers, sys.stdout)
 
 

@@ -55,6 +55,9 @@ def test_assess_prints_an_object_a_line_and_goes_on_after_a_bad_file(
     assert bright["utility"] > dark["utility"]  # type: ignore[operator]
     assert bright["path"] == str(folder / "bright.png")
     assert dark["reasons"][0]["kind"] == "LOW_UTILITY"  # type: ignore[index]
+    advice = {one["kind"]: one["value"] for one in dark["advice"]}  # type: ignore[attr-defined]
+    assert advice["BRIGHTER"] == 25
+    assert bright["advice"] == []
     assert set(junk) == {"path", "error"}
     assert "JPEG, PNG or WebP" in str(junk["error"])
     assert "No such file" in str(absent["error"])
@@ -64,8 +67,12 @@ def test_assess_prints_a_table(folder: Path, brightness_predictor: Path) -> None
     done = utility_gate("assess", "--predictor", brightness_predictor, folder / "bright.png")
     assert done.returncode == 0
     heading, row = done.stdout.splitlines()
-    assert heading.split() == ["photo", "quality", "utility", "decision", "ms", "reasons"]
+    assert heading.split() == ["photo", "quality", "utility", "decision", "ms", "reasons",
+                               "->", "advice"]  # fmt: skip
     assert "USEFUL" in row
+    assert "->" not in row
+    done = utility_gate("assess", "--predictor", brightness_predictor, folder / "dark.png")
+    assert "-> BRIGHTER 25, MORE_CONTRAST 15" in done.stdout
 
 
 def test_assess_asks_a_running_gate(folder: Path, gate: RunningGate) -> None:
@@ -83,10 +90,58 @@ def test_assess_asks_a_running_gate(folder: Path, gate: RunningGate) -> None:
     assert "expected one of the tasks general" in str(lines(unknown.stdout)[0]["error"])
 
 
+def test_suggest_says_and_writes_and_goes_on_after_a_bad_file(
+    folder: Path, brightness_predictor: Path, photo: np.ndarray
+) -> None:
+    (folder / "photo.png").write_bytes(encode((photo // 2 + 128).astype(np.uint8), "PNG"))
+    out = folder / "out"
+    done = utility_gate(
+        "suggest", "--json", "--predictor", brightness_predictor, "--write", out,
+        folder / "photo.png", folder / "junk.jpg", folder / "dark.png",
+    )  # fmt: skip
+    assert done.returncode == 1
+    found, junk, dark = lines(done.stdout)
+    assert found["found"] is True
+    assert found["quality"] == 5
+    assert found["saved"] == found["original_size"] - found["size"]  # type: ignore[operator]
+    assert found["saved_against_95"] > found["saved_against_90"] > 0  # type: ignore[operator]
+    curve = [rung["quality"] for rung in found["curve"]]  # type: ignore[attr-defined]
+    assert curve == sorted(curve, reverse=True)
+    assert (out / "photo.jpg").stat().st_size == found["size"]
+    assert "JPEG, PNG or WebP" in str(junk["error"])
+    assert dark["found"] is False
+    assert dark["advice"]
+    assert [file.name for file in out.iterdir()] == ["photo.jpg"]
+    # What is there is not touched, be it the source itself.
+    before = (out / "photo.jpg").read_bytes()
+    again = utility_gate(
+        "suggest", "--predictor", brightness_predictor, "--write", out, out / "photo.jpg"
+    )
+    assert again.returncode == 1
+    assert "expected a free name" in again.stderr
+    assert (out / "photo.jpg").read_bytes() == before
+
+
+def test_suggest_asks_a_running_gate(folder: Path, gate: RunningGate) -> None:
+    done = utility_gate(
+        "suggest", "--target", gate.target, "--max-side", "60",
+        folder / "bright.png", folder / "dark.png",
+    )  # fmt: skip
+    assert done.returncode == 0
+    heading, bright, dark = done.stdout.splitlines()
+    assert heading.split()[:3] == ["photo", "quality", "utility"]
+    assert bright.split()[1] == "5"
+    assert "BRIGHTER 25" in dark
+    assert gate.metric("utility_gate_requests_total", method="Suggest", code="OK") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         ([], 2, "COMMAND"),
+        (["suggest", "a.jpg", "--max-side", "-1"], 1, "expected --max-side of 0 or more"),
+        (["suggest", "a.jpg", "--utility", "2"], 1, "--utility in [0, 1]"),
+        (["suggest", "a.jpg", "--task", "x"], 1, "expected --target beside --task"),
         (["assess", "a.jpg", "--qualities", "90,0"], 2, "expected qualities such as 90,30,5"),
         (["assess", "a.jpg", "--predictor", "/nowhere"], 1, "expected card.json"),
         (["serve", "--config", "/nowhere.toml"], 1, "expected a TOML file of settings"),
@@ -166,8 +221,8 @@ def test_serve_prints_its_endpoints_and_ends_with_0_on_a_signal(
 
 def test_a_signal_while_starting_ends_it(tmp_path: Path) -> None:
     program = (
-        "import time, sys, server.app, cli.main; load = server.app.GateServer._load_gate;"
-        "server.app.GateServer._load_gate = lambda s: (print('loading', flush=True),"
+        "import time, sys, server.app, cli.main; load = server.app.GateServer._load;"
+        "server.app.GateServer._load = lambda s: (print('loading', flush=True),"
         " time.sleep(1.5), load(s))[2]; sys.exit(cli.main.main())"
     )
     process = subprocess.Popen(

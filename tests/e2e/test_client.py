@@ -15,8 +15,8 @@ import grpc
 import numpy as np
 import pytest
 
-from server import app
-from server.errors import to_status
+from serving import app
+from serving.errors import to_status
 from tests.conftest import RunningGate, encode
 from tests.gates import ScriptedGate, serving
 from utility_gate.client import AsyncGateClient, GateClient, options
@@ -139,7 +139,7 @@ class TestRetries:
         self, start_gate: Callable[..., RunningGate], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         gate = start_gate(workers=1, max_waiting=0)
-        inner = gate.server._servicer.gate
+        inner = gate.server.current.value
         judge = inner.assess
 
         def slow(*arguments: Any, **options: Any) -> Any:
@@ -286,7 +286,7 @@ class TestFallback:
         def broken(*_: Any, **__: Any) -> None:
             raise RuntimeError("broken")
 
-        monkeypatch.setattr(gate.server._servicer.gate, "assess", broken)
+        monkeypatch.setattr(gate.server.current.value, "assess", broken)
         with GateClient(gate.target, on_failure="open") as client:
             answers = dict(client.assess_stream([("1", plain(9)), ("2", plain(9))], timeout=10))
             assert {answer.mode for answer in answers.values()} == {Mode.FALLBACK}

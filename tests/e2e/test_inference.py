@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from server.inference import NAME
-from server.keys import digest
+from serving.keys import digest
 from tests.conftest import ColdGate, RunningGate, encode
 from tests.e2e.test_server import plain
 from utility_gate import __version__
@@ -53,7 +53,7 @@ def test_the_server_and_its_models_present_themselves(gate: RunningGate) -> None
     assert described["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": ["-1"]}]
     assert {output["name"]: output["datatype"] for output in described["outputs"]} == {
         "utility": "FP32", "decision": "BYTES", "judgement": "BYTES", "reasons": "BYTES",
-        "predictor_version": "BYTES",
+        "advice": "BYTES", "predictor_version": "BYTES",
     }  # fmt: skip
     with grpc.insecure_channel(gate.target) as channel:
         health = health_pb2_grpc.HealthStub(channel)
@@ -81,13 +81,16 @@ def test_images_are_judged_as_the_gate_s_own_client_has_them_judged(
     assert one["outputs"] == {name: values[:1] for name, values in raw["outputs"].items()}
     answers = zip(*raw["outputs"].values(), strict=True)
     for verdict, answer in zip(verdicts, answers, strict=True):
-        utility, decision, judgement, reasons, version = answer
+        utility, decision, judgement, reasons, advice, version = answer
         assert utility == float(np.float32(verdict.utility))
         assert (decision, judgement) == (verdict.decision, verdict.judgement)
         assert version == verdict.predictor.version
         assert [tuple(reason.values()) for reason in json.loads(reasons)] == [
             (reason.kind, reason.value, reason.threshold, reason.message)
             for reason in verdict.reasons
+        ]
+        assert [tuple(one.values()) for one in json.loads(advice)] == [
+            (one.kind, one.value, one.message) for one in verdict.advice
         ]
     assert gate.metric("utility_gate_requests_total", method="ModelInfer", code="OK") == 4
     assert gate.metric("utility_gate_images_total", method="ModelInfer", code="OK") == 46

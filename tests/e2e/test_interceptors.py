@@ -153,11 +153,14 @@ class TestServer:
         assert (violation.type, violation.subject) == ("UTILITY", "image")
         assert "the predicted utility is" in violation.description
         known = detail(error, error_details_pb2.ErrorInfo)
-        assert (known.reason, known.domain) == ("NOT_USEFUL", "utility-gate")
+        assert (known.reason, known.domain) == ("IMAGE_NOT_USEFUL", "utility-gate")
         assert float(known.metadata["utility"]) < 0.1
         assert known.metadata["decision"] == "NON_USEFUL"
         assert known.metadata["task"] == "general"
         assert known.metadata["predictor_version"] == "7"
+        assert "TOO_DARK=10," in known.metadata["reasons"]
+        assert "BRIGHTER=25," in known.metadata["advice"]
+        assert "send a brighter photograph" in error.details()
 
     def test_images_for_review_pass_and_are_marked(self, gate: RunningGate, start: Start) -> None:
         with start(gate.target) as pipeline:

@@ -25,7 +25,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 def test_the_wheel_holds_every_module_and_the_embedded_predictor(wheel: zipfile.ZipFile) -> None:
     held = set(wheel.namelist())
-    for package in ("cli", "labelers", "server", "utility_gate"):
+    for package in ("cli", "labelers", "pipelines", "server", "serving", "utility_gate"):
         for path in (ROOT / package).rglob("*.py"):
             assert str(path.relative_to(ROOT)) in held
     for name in (

@@ -22,11 +22,11 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-import server.watched_files
+import serving.watched_files
 from server.app import SERVICE, GateServer
-from server.auth import client_identity
-from server.keys import digest
 from server.settings import GateSettings
+from serving.auth import client_identity
+from serving.keys import digest
 from tests.certificates import Authority, put
 from tests.conftest import RunningGate, encode
 from tests.raw_http2 import literal, open_call
@@ -53,7 +53,7 @@ KEYS = {name: secrets.token_urlsafe(32) for name in ("phone", "desk", "meter")}
 
 @pytest.fixture(autouse=True)
 def _look_at_files_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server.watched_files, "CHECK_SECONDS", 0.0)
+    monkeypatch.setattr(serving.watched_files, "CHECK_SECONDS", 0.0)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from utility_gate.errors import (
     NotAnImageError,
     UnknownTaskError,
 )
-from utility_gate.types import Decision, ReasonKind
+from utility_gate.types import AdviceKind, Decision, ReasonKind
 from utility_gate.v1 import gate_pb2 as pb
 from utility_gate.v1 import gate_pb2_grpc as pb_grpc
 
@@ -51,8 +51,13 @@ def test_the_verdict_says_what_was_judged_and_why(client: GateClient) -> None:
     kinds = [reason.kind for reason in dark.reasons]
     assert kinds[0] is ReasonKind.LOW_UTILITY
     assert ReasonKind.TOO_DARK in kinds
-    assert client.assess(plain(128)).decision is Decision.REVIEW
-    assert client.assess(plain(200)).decision is Decision.USEFUL
+    assert {one.kind: one.value for one in dark.advice}[AdviceKind.BRIGHTER] == 25.0
+    middling, bright = client.assess(plain(128)), client.assess(plain(200))
+    assert middling.decision is Decision.REVIEW
+    assert middling.advice
+    assert bright.decision is Decision.USEFUL
+    assert bright.reasons
+    assert bright.advice == ()
 
 
 def test_info_names_tasks_thresholds_and_limits(client: GateClient) -> None:
@@ -186,16 +191,16 @@ def test_overload_is_shed_at_once_and_named(
     start_gate: Callable[..., RunningGate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = start_gate(workers=1, max_waiting=0)
-    assert gate.server._servicer.gate is not None
+    assert gate.server.current.value is not None
     release, entered = threading.Event(), threading.Event()
-    judge = gate.server._servicer.gate.assess
+    judge = gate.server.current.value.assess
 
-    def slow(data: bytes, task: str) -> object:
+    def slow(data: bytes, task: str, mode: object) -> object:
         entered.set()
         release.wait(20)
         return judge(data, task)
 
-    monkeypatch.setattr(gate.server._servicer.gate, "assess", slow)
+    monkeypatch.setattr(gate.server.current.value, "assess", slow)
     with grpc.insecure_channel(gate.target) as channel:
         stub = pb_grpc.UtilityGateServiceStub(channel)
         first = stub.Assess.future(pb.AssessRequest(image=plain(200)), timeout=30)
@@ -214,10 +219,10 @@ def test_overload_is_shed_at_once_and_named(
 def test_an_unexpected_error_tells_the_caller_only_an_incident(
     gate: RunningGate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def broken(data: bytes, task: str) -> None:
+    def broken(data: bytes, task: str, mode: object) -> None:
         raise RuntimeError("secret path /etc/gate")
 
-    monkeypatch.setattr(gate.server._servicer.gate, "assess", broken)
+    monkeypatch.setattr(gate.server.current.value, "assess", broken)
     with grpc.insecure_channel(gate.target) as channel:
         stub = pb_grpc.UtilityGateServiceStub(channel)
         with pytest.raises(grpc.RpcError) as caught:
@@ -232,7 +237,7 @@ def test_an_unexpected_error_tells_the_caller_only_an_incident(
 def test_a_deadline_and_an_absent_gate_have_errors_of_their_own(
     gate: RunningGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate.server._servicer.gate, "assess", lambda *_: time.sleep(0.5))
+    monkeypatch.setattr(gate.server.current.value, "assess", lambda *_: time.sleep(0.5))
     with GateClient(gate.target, timeout=0.1) as client, pytest.raises(GateTimeoutError):
         client.assess(plain(200))
     with GateClient("127.0.0.1:1", timeout=2) as client, pytest.raises(GateUnavailableError):
@@ -254,11 +259,11 @@ def test_draining_finishes_what_was_accepted_and_refuses_what_is_new(
     start_gate: Callable[..., RunningGate], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = start_gate(drain_seconds=0.5)
-    inner = gate.server._servicer.gate
+    inner = gate.server.current.value
     assert inner is not None
     judge, entered = inner.assess, threading.Event()
 
-    def slow(data: bytes, task: str) -> object:
+    def slow(data: bytes, task: str, mode: object) -> object:
         entered.set()
         time.sleep(1.0)
         return judge(data, task)
@@ -428,7 +433,7 @@ def test_metrics_tell_deadlines_from_cancellations_and_count_stream_items(
     name = "utility_gate_images_total"
     assert gate.metric(name, method="AssessStream", code="OK") == 1
     assert gate.metric(name, method="AssessStream", code="INVALID_ARGUMENT") == 1
-    monkeypatch.setattr(gate.server._servicer.gate, "assess", lambda *_: time.sleep(0.5))
+    monkeypatch.setattr(gate.server.current.value, "assess", lambda *_: time.sleep(0.5))
     with grpc.insecure_channel(gate.target) as channel:
         stub = pb_grpc.UtilityGateServiceStub(channel)
         with pytest.raises(grpc.RpcError):

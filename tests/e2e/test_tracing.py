@@ -14,16 +14,18 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from server import otel, tracing
 from server.app import SERVICE
 from server.settings import GateSettings
-from server.tracing import NO_TRACER, open_tracer
+from serving import otel, tracing
+from serving.tracing import NO_TRACER, open_tracer
+from tests import shop
 from tests.conftest import RunningGate, encode
 from utility_gate.errors import ConfigError
 from utility_gate.v1 import gate_pb2 as pb
@@ -192,7 +194,7 @@ def test_errors_mark_spans_as_the_conventions_say(
     assert "infer" not in spans
     # The server's own is.
     memory.clear()
-    inner: Any = gate.server._servicer.gate
+    inner: Any = gate.server.current.value
 
     def broken(*_: object) -> None:
         raise RuntimeError("secret path")
@@ -212,10 +214,10 @@ def test_a_call_given_up_in_the_queue_ends_its_spans(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gate = start_gate(trace_endpoint=ENDPOINT, workers=1)
-    inner: Any = gate.server._servicer.gate
+    inner: Any = gate.server.current.value
     judge, entered, release = inner.assess, threading.Event(), threading.Event()
 
-    def slow(data: bytes, task: str) -> object:
+    def slow(data: bytes, task: str, mode: object) -> object:
         entered.set()
         release.wait(10)
         return judge(data, task)
@@ -415,8 +417,8 @@ def test_what_the_sdk_refuses_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_packages_that_are_missing_are_named(
     monkeypatch: pytest.MonkeyPatch, start_gate: Callable[..., RunningGate]
 ) -> None:
-    monkeypatch.delitem(sys.modules, "server.otel")
-    monkeypatch.delattr("server.otel")
+    monkeypatch.delitem(sys.modules, "serving.otel")
+    monkeypatch.delattr("serving.otel")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(ConfigError, match=r"pip install '\.\[trace\]'"):
         start_gate(trace_endpoint=ENDPOINT)
@@ -425,8 +427,8 @@ def test_packages_that_are_missing_are_named(
 def test_a_platform_s_variables_without_the_packages_are_warned_of(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.delitem(sys.modules, "server.otel")
-    monkeypatch.delattr("server.otel")
+    monkeypatch.delitem(sys.modules, "serving.otel")
+    monkeypatch.delattr("serving.otel")
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     assert not open_tracer("", {"OTEL_EXPORTER_OTLP_ENDPOINT": ENDPOINT}).enabled
     assert "no traces" in caplog.text
@@ -448,3 +450,30 @@ def test_a_span_ends_once(memory: InMemorySpanExporter) -> None:
 
 async def _rpc(tracer: tracing.Tracer) -> tracing.Span:
     return tracer.rpc("a/b", (), {})
+
+
+def test_a_forwarded_call_goes_on_below_ours(
+    start_gate: Callable[..., RunningGate], memory: InMemorySpanExporter
+) -> None:
+    trace, parent = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    sent = (("traceparent", f"00-{trace}-{parent}-01"),)
+    with shop.Shop().serve() as pipeline:
+        gate = start_gate(
+            trace_endpoint=ENDPOINT,
+            upstreams={"shop": {"addresses": [pipeline.target]}},
+            routes=[{"method": shop.LOOK, "upstream": "shop", "image_field": "image"}],
+        )
+        with grpc.insecure_channel(gate.target) as channel:
+            asked = health_pb2.HealthCheckRequest(service=shop.SERVICE)
+            watch = health_pb2_grpc.HealthStub(channel).Watch(asked, timeout=10)
+            while next(watch).status != health_pb2.HealthCheckResponse.SERVING:
+                pass
+            watch.cancel()
+            shop.call(channel)(shop.LookRequest(image=plain()), timeout=10, metadata=sent)
+        spans = by_name(spans_of(gate, memory))
+    assert set(spans) == {shop.LOOK, "image", "queue", "decode", "infer", "forward"}
+    forward = spans["forward"].context
+    assert forward is not None
+    assert spans["forward"].parent == spans[shop.LOOK].context
+    arrived = dict(pipeline.metadata)["traceparent"]
+    assert arrived == f"00-{trace}-{forward.span_id:016x}-01"

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from cli.main import main
-from server.auth import client_identity, peer_host
-from server.errors import to_status
-from server.keys import Key, digest, load_keys
 from server.metrics import GateMetrics
-from server.rate_limit import RateLimiter, TokenBucket
-from server.settings import GateSettings, load_settings
-from server.tls import server_credentials
-from server.watched_files import CHECK_SECONDS, Reloading
+from server.settings import GateSettings
+from serving.auth import client_identity, peer_host
+from serving.errors import to_status
+from serving.keys import Key, digest, load_keys
+from serving.rate_limit import RateLimiter, TokenBucket
+from serving.settings import load_settings
+from serving.tls import server_credentials
+from serving.watched_files import CHECK_SECONDS, Reloading
 from tests.certificates import Authority
 from utility_gate.channels import is_loopback, open_channel, tls_credentials
 from utility_gate.errors import (
@@ -47,6 +48,29 @@ def test_a_bucket_gives_its_burst_then_its_rate() -> None:
     assert bucket.take(0.5) == 0
     assert [bucket.take(1000.0) for _ in range(4)] == [0, 0, 0, 0.5]  # never over the burst
     assert bucket.take(999.0) == 0.5  # a clock that went back gives nothing
+
+
+def test_what_is_charged_afterwards_is_owed() -> None:
+    bucket = TokenBucket(rate=2.0, burst=3.0, now=0.0)
+    assert bucket.take(0.0) == 0
+    bucket.charge(0.0, 9)  # two were there: seven are owed
+    assert bucket.take(0.0) == 4.0  # until there is one
+    assert bucket.take(3.5) == 0.5
+    assert bucket.take(4.0) == 0
+    bucket.charge(1000.0, 1)  # never over the burst, here neither
+    assert [bucket.take(1000.0) for _ in range(3)] == [0, 0, 0.5]
+
+
+def test_only_keys_with_a_limit_owe() -> None:
+    clock, metrics = Clock(), GateMetrics()
+    limiter = RateLimiter(metrics, clock)
+    slow, free = Key("slow", DIGEST, rate=4.0), Key("free", "0" * 64)
+    limiter.charge(slow, 4)  # one was there
+    limiter.charge(free, 1000)
+    limiter.spend(free)
+    with pytest.raises(RateLimitedError) as caught:
+        limiter.spend(slow)
+    assert caught.value.retry_after == 1.0
 
 
 def test_limits_are_per_key_and_say_when_to_come_again() -> None:
@@ -314,4 +338,4 @@ def test_mistakes_with_a_client_s_certificate_are_named(tmp_path: Path) -> None:
 
 def test_the_client_s_variable_is_none_of_the_gate_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UTILITY_GATE_API_KEY", "secret")
-    assert load_settings().api_keys is None
+    assert load_settings(GateSettings).api_keys is None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.budget import MOST_ELEMENTS, check_elements
+from serving.budget import MOST_ELEMENTS, check_elements
 from utility_gate.errors import InputError
 from utility_gate.inference import open_inference_pb2 as inference
 from utility_gate.v1 import gate_pb2 as pb

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from server.metrics import GateMetrics
-from server.workers import Workers
+from serving.workers import Workers
 from utility_gate.errors import OverloadedError
 from utility_gate.streams import map_unordered
 

@@ -24,6 +24,8 @@ from server.tensors import (
 from utility_gate.errors import InputError, TensorError
 from utility_gate.inference import open_inference_pb2 as pb
 from utility_gate.types import (
+    Advice,
+    AdviceKind,
     Decision,
     ImageInfo,
     Mode,
@@ -153,6 +155,7 @@ JUDGED = Verdict(
     reasons=(Reason(ReasonKind.LOW_UTILITY, 0.25, 0.6, 'low "utility"'),),
     predictor=PredictorInfo("brightness", "7", "0" * 64),
     image=ImageInfo("PNG", 4, 4),
+    advice=(Advice(AdviceKind.LARGER, 224.0, "send it larger"),),
 )
 PASSED = Verdict(
     task="general",
@@ -188,3 +191,7 @@ def test_verdicts_are_the_same_tensors_in_either_form() -> None:
     assert found["predictor_version"] == ["7", ""]
     assert json.loads(found["reasons"][0])[0]["message"] == 'low "utility"'
     assert found["reasons"][1] == "[]"
+    assert json.loads(found["advice"][0]) == [
+        {"kind": "LARGER", "value": 224.0, "message": "send it larger"}
+    ]
+    assert found["advice"][1] == "[]"

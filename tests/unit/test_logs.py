@@ -20,9 +20,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from server import logs, request_context
-from server.access import AccessLog
-from server.request_context import ID_KEY, RequestContext
+from serving import logs, request_context
+from serving.access import AccessLog
+from serving.request_context import ID_KEY, RequestContext
 from tests.conftest import RunningGate, encode
 from utility_gate.v1 import gate_pb2 as pb
 from utility_gate.v1 import gate_pb2_grpc as pb_grpc
@@ -210,7 +210,7 @@ def test_the_callers_id_is_in_every_line_and_comes_back(
     call, trailers = assess(gate, pb.AssessRequest(image=image()), (ID_KEY, "order-66"))
     assert call.code() is grpc.StatusCode.OK
     assert trailers[ID_KEY] == "order-66"
-    (line,) = [line for line in heard.objects if line["logger"] == "server.access"]
+    (line,) = [line for line in heard.objects if line["logger"] == "serving.access"]
     assert line["message"] == "Assess OK"
     assert (line["request_id"], line["method"], line["code"]) == ("order-66", "Assess", "OK")
     assert "127.0.0.1" in str(line["client"])
@@ -221,11 +221,11 @@ def test_the_callers_id_is_in_every_line_and_comes_back(
 def test_an_incident_has_the_request_id_in_the_log_and_in_the_answer(
     gate: RunningGate, listen: Callable[..., Lines], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(data: bytes, task: str) -> None:
+    def broken(data: bytes, task: str, mode: object) -> None:
         logging.getLogger("server.gate").warning("about to fail")
         raise RuntimeError(NASTY)
 
-    monkeypatch.setattr(gate.server._servicer.gate, "assess", broken)
+    monkeypatch.setattr(gate.server.current.value, "assess", broken)
     heard = listen("json", logging.INFO)
     call, trailers = assess(gate, pb.AssessRequest(image=b"x"), (ID_KEY, "order-66"))
     assert call.code() is grpc.StatusCode.INTERNAL
@@ -244,11 +244,11 @@ def test_an_incident_has_the_request_id_in_the_log_and_in_the_answer(
 def test_concurrent_requests_keep_their_ids(
     gate: RunningGate, listen: Callable[..., Lines], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inner = gate.server._servicer.gate
+    inner = gate.server.current.value
     assert inner is not None
     judge, together = inner.assess, threading.Barrier(2)
 
-    def chatty(data: bytes, task: str) -> object:
+    def chatty(data: bytes, task: str, mode: object) -> object:
         together.wait(10)
         logging.getLogger("server.gate").info("judging %d", len(data))
         return judge(data, task)

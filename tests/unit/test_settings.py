@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from server.settings import GateSettings, load_settings, usable_cores
+from server.settings import GateSettings
+from serving.settings import load_settings, usable_cores
 from utility_gate.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +20,7 @@ def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file.write_text('port = 1\nweb_port = 2\nworkers = 3\n[predictors]\ndamage = "embedded"\n')
     monkeypatch.setenv("UTILITY_GATE_WEB_PORT", "20")
     monkeypatch.setenv("UTILITY_GATE_WORKERS", "30")
-    settings = load_settings(file, workers=300 - 100, host=None)
+    settings = load_settings(GateSettings, file, workers=300 - 100, host=None)
     assert (settings.port, settings.web_port, settings.workers) == (1, 20, 200)
     assert settings.predictors == {"damage": "embedded"}
     assert settings.host == "127.0.0.1"
@@ -27,20 +28,29 @@ def test_precedence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_environment_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UTILITY_GATE_PREDICTORS", '{"general": "/models/1"}')
-    assert load_settings().predictors == {"general": "/models/1"}
+    assert load_settings(GateSettings).predictors == {"general": "/models/1"}
 
 
 def test_a_table_in_the_environment_replaces_the_file_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UTILITY_GATE_PREDICTORS", '{"damage": "/models/1"}')
-    assert load_settings(ROOT / "configs" / "gate.toml").predictors == {"damage": "/models/1"}
+    assert load_settings(GateSettings, ROOT / "configs" / "gate.toml").predictors == {
+        "damage": "/models/1"
+    }
+
+
+def test_so_does_any_other_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "gate.toml"
+    file.write_text('[modes]\ngeneral = "OFF"\ndamage = "OFF"\n')
+    monkeypatch.setenv("UTILITY_GATE_MODES", '{"general": "SHADOW"}')
+    assert load_settings(GateSettings, file).modes == {"general": "SHADOW"}
 
 
 def test_a_misspelt_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UTILITY_GATE_MAX_IMAGE_BYTE", "1000")
     with pytest.raises(ConfigError, match="UTILITY_GATE_MAX_IMAGE_BYTE"):
-        load_settings()
+        load_settings(GateSettings)
 
 
 def test_the_cores_of_this_process_are_counted() -> None:
@@ -62,17 +72,17 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "gate.toml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        load_settings(file)
+        load_settings(GateSettings, file)
 
 
 def test_a_missing_file_and_a_bad_variable_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError, match="found none"):
-        load_settings(tmp_path / "none.toml")
+        load_settings(GateSettings, tmp_path / "none.toml")
     monkeypatch.setenv("UTILITY_GATE_PREDICTORS", "not json")
     with pytest.raises(ConfigError, match="predictors"):
-        load_settings()
+        load_settings(GateSettings)
 
 
 def test_every_setting_is_documented_as_it_is() -> None:
@@ -82,5 +92,5 @@ def test_every_setting_is_documented_as_it_is() -> None:
 
 
 def test_the_example_file_holds_the_defaults() -> None:
-    example = load_settings(ROOT / "configs" / "gate.toml")
-    assert example.model_dump() == load_settings().model_dump()
+    example = load_settings(GateSettings, ROOT / "configs" / "gate.toml")
+    assert example.model_dump() == load_settings(GateSettings).model_dump()

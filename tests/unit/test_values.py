@@ -18,6 +18,8 @@ from utility_gate.measure import MeasureLimits, estimate_jpeg_quality, libjpeg_l
 from utility_gate.preprocess import Preprocess
 from utility_gate.split import split_of, unit_hash
 from utility_gate.types import (
+    Advice,
+    AdviceKind,
     Decision,
     GateInfo,
     ImageInfo,
@@ -43,6 +45,9 @@ def verdict(utility: float = 0.5, thresholds: Thresholds | None = None) -> Verdi
         reasons=tuple(Reason(kind, 1.5, 2.5, f"{kind}!") for kind in ReasonKind),
         predictor=PREDICTOR,
         image=ImageInfo("WEBP", 640, 480),
+        advice=tuple(
+            Advice(kind, None if n % 2 else n, f"{kind}!") for n, kind in enumerate(AdviceKind)
+        ),
     )
 
 
@@ -98,6 +103,14 @@ def test_an_unknown_reason_of_a_newer_gate_is_passed_over() -> None:
     message = wire.from_verdict(verdict())
     message.reasons.add(kind=99, message="from the future")  # type: ignore[arg-type]
     assert len(wire.to_verdict(message).reasons) == len(ReasonKind)
+
+
+def test_unknown_advice_is_passed_over_and_an_older_gate_gives_none() -> None:
+    message = wire.from_verdict(verdict())
+    message.advice.add(kind=99, message="from the future")  # type: ignore[arg-type]
+    assert len(wire.to_verdict(message).advice) == len(AdviceKind)
+    del message.advice[:]
+    assert wire.to_verdict(message).advice == ()
 
 
 def test_an_impossible_message_is_a_protocol_error() -> None:

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from server.fairness import FairQueue
 from server.metrics import GateMetrics
-from server.workers import Workers
+from serving.fairness import FairQueue
+from serving.workers import Workers
 from utility_gate.errors import NotReadyError, OverloadedError, TooLateError
 
 

@@ -16,7 +16,7 @@ from utility_gate.client.many import check_concurrency
 from utility_gate.client.values import StreamAnswer, StreamItem
 from utility_gate.errors import GateProtocolError, UtilityGateError
 from utility_gate.streams import map_unordered, to_async
-from utility_gate.types import GateInfo, Verdict
+from utility_gate.types import GateInfo, Suggestion, Verdict
 from utility_gate.v1 import gate_pb2 as pb
 
 
@@ -103,6 +103,26 @@ class AsyncGateClient(BaseClient):
             raise
         finally:
             call.cancel()  # whoever stops reading stops the sending too
+
+    async def suggest(
+        self,
+        image: bytes,
+        *,
+        utility: float = 0.0,
+        max_side: int = 0,
+        task: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - a gRPC deadline, sent to the server
+    ) -> Suggestion:
+        """As `GateClient.suggest`."""
+        request = pb.SuggestRequest(
+            image=image, task=self._name(task), utility=utility, max_side=max_side
+        )
+        seconds = self.timeout if timeout is None else timeout
+        try:
+            answer = await self._stub.Suggest(request, timeout=seconds)
+        except grpc.RpcError as error:
+            raise_ours(error)
+        return wire.to_suggestion(answer.suggestion)
 
     async def info(self) -> GateInfo:
         """What the gate serves."""

@@ -15,7 +15,7 @@ from utility_gate.client.failures import raise_ours, to_answer, to_ours
 from utility_gate.client.many import as_ready, check_concurrency
 from utility_gate.client.values import StreamAnswer, StreamItem
 from utility_gate.errors import GateProtocolError, UtilityGateError
-from utility_gate.types import GateInfo, Verdict
+from utility_gate.types import GateInfo, Suggestion, Verdict
 from utility_gate.v1 import gate_pb2 as pb
 
 
@@ -100,6 +100,32 @@ class GateClient(BaseClient):
             raise_ours(error)
         finally:
             call.cancel()  # whoever stops reading stops the sending too
+
+    def suggest(
+        self,
+        image: bytes,
+        *,
+        utility: float = 0.0,
+        max_side: int = 0,
+        task: str | None = None,
+        timeout: float | None = None,
+    ) -> Suggestion:
+        """How far an encoded image (JPEG, PNG, WebP) can be compressed and stay useful, or keep
+        `utility`, if that is not 0; scaled down first to a longer side of `max_side` pixels, if
+        that is not 0.
+
+        The gate judges up to 14 images for it. Raises an InputError for an image that cannot be
+        judged and a GateError for trouble, also with `on_failure="open"`.
+        """
+        request = pb.SuggestRequest(
+            image=image, task=self._name(task), utility=utility, max_side=max_side
+        )
+        seconds = self.timeout if timeout is None else timeout
+        try:
+            answer = self._stub.Suggest(request, timeout=seconds)
+        except grpc.RpcError as error:
+            raise_ours(error)
+        return wire.to_suggestion(answer.suggestion)
 
     def info(self) -> GateInfo:
         """What the gate serves."""

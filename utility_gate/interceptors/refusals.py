@@ -13,7 +13,8 @@ from google.rpc import error_details_pb2, status_pb2
 from utility_gate.client.failures import INPUT_ERRORS
 from utility_gate.client.fallback import is_trouble
 from utility_gate.errors import GateCancelledError, ImageError, NotUsefulError
-from utility_gate.interceptors.rules import explain
+from utility_gate.interceptors.rules import explain, to_text
+from utility_gate.types import Verdict
 
 log = logging.getLogger(__name__)
 
@@ -62,17 +63,30 @@ def _not_useful(error: NotUsefulError, field: str) -> tuple[Message, Message]:
     violation = error_details_pb2.PreconditionFailure.Violation(
         type="UTILITY", subject=field, description=explain(verdict)
     )
-    known = {
-        "decision": str(verdict.decision),
-        "utility": f"{verdict.utility:.6f}",
-        "task": verdict.task,
-        "predictor": verdict.predictor.name,
-        "predictor_version": verdict.predictor.version,
-    }
     return (
         error_details_pb2.PreconditionFailure(violations=[violation]),
-        error_details_pb2.ErrorInfo(reason="NOT_USEFUL", domain=DOMAIN, metadata=known),
+        error_details_pb2.ErrorInfo(
+            reason="IMAGE_NOT_USEFUL", domain=DOMAIN, metadata=facts(verdict)
+        ),
     )
+
+
+def facts(verdict: Verdict) -> dict[str, str]:
+    """What is told of an image that was stopped, as ErrorInfo's metadata. `reasons` and `advice`
+    are kinds with their values: "LOW_UTILITY=0.12,LOW_JPEG_QUALITY=10" and
+    "HIGHER_QUALITY=45,LARGER=224"."""
+    known = {
+        "decision": str(verdict.decision),
+        "task": verdict.task,
+        "reasons": to_text(verdict.reasons),
+        "advice": to_text(verdict.advice),
+    }
+    if verdict.utility is not None:
+        known["utility"] = f"{verdict.utility:.6f}"
+    if verdict.predictor is not None:
+        known["predictor"] = verdict.predictor.name
+        known["predictor_version"] = verdict.predictor.version
+    return known
 
 
 def _build(code: grpc.StatusCode, message: str, *details: Message) -> Refusal:

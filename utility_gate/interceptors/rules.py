@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Generic, Literal, TypeVar, get_args
 
 from google.protobuf.message import Message
 
 from utility_gate.errors import ConfigError, GateTimeoutError, NotUsefulError
-from utility_gate.types import Decision, Mode, Verdict
+from utility_gate.types import Advice, Decision, Mode, Reason, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -143,8 +143,16 @@ class Rules:
 
 
 def explain(verdict: Verdict) -> str:
-    """What is wrong with an image, in one line."""
-    return "; ".join(reason.message for reason in verdict.reasons) or "no reason given"
+    """What is wrong with an image, and what to do about it, in one line."""
+    told = [reason.message for reason in verdict.reasons] or ["no reason given"]
+    return "; ".join([*told, *(advice.message for advice in verdict.advice)])
+
+
+def to_text(told: Iterable[Advice | Reason]) -> str:
+    """For metadata, kinds with their values: "HIGHER_QUALITY=65,LARGER=224"."""
+    return ",".join(
+        str(one.kind) if one.value is None else f"{one.kind}={one.value:.4g}" for one in told
+    )
 
 
 def notes(verdict: Verdict) -> Notes:

@@ -54,7 +54,7 @@ def export_onnx(net: UtilityNet, side: int, folder: Path) -> Path:
     if program is None:
         raise CheckpointError("torch.onnx.export gave no program")
     model = program.model_proto
-    onnx.save(_store_half(strip_traces(model)), str(path))
+    onnx.save(store_half(strip_traces(model)), str(path))
     difference = compare_with_torch(net, path, side)
     log.info("%s differs from torch by at most %.2g in a logit", path, difference)
     if difference > LOGIT_TOLERANCE:
@@ -86,7 +86,7 @@ def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _store_half(model: onnx.ModelProto) -> onnx.ModelProto:
+def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
     """Large float weights as fp16, each behind a Cast that ONNX Runtime folds when it loads."""
     casts = []
     for weight in model.graph.initializer:

@@ -33,6 +33,18 @@ class ReasonKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_KIND_TOO_BRIGHT: _ClassVar[ReasonKind]
     REASON_KIND_LOW_CONTRAST: _ClassVar[ReasonKind]
 
+class AdviceKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ADVICE_KIND_UNSPECIFIED: _ClassVar[AdviceKind]
+    ADVICE_KIND_HIGHER_QUALITY: _ClassVar[AdviceKind]
+    ADVICE_KIND_ORIGINAL_FILE: _ClassVar[AdviceKind]
+    ADVICE_KIND_LARGER: _ClassVar[AdviceKind]
+    ADVICE_KIND_SHARPER: _ClassVar[AdviceKind]
+    ADVICE_KIND_BRIGHTER: _ClassVar[AdviceKind]
+    ADVICE_KIND_DARKER: _ClassVar[AdviceKind]
+    ADVICE_KIND_MORE_CONTRAST: _ClassVar[AdviceKind]
+    ADVICE_KIND_ANOTHER_PHOTOGRAPH: _ClassVar[AdviceKind]
+
 class ImageFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     IMAGE_FORMAT_UNSPECIFIED: _ClassVar[ImageFormat]
@@ -56,6 +68,15 @@ REASON_KIND_BLURRED: ReasonKind
 REASON_KIND_TOO_DARK: ReasonKind
 REASON_KIND_TOO_BRIGHT: ReasonKind
 REASON_KIND_LOW_CONTRAST: ReasonKind
+ADVICE_KIND_UNSPECIFIED: AdviceKind
+ADVICE_KIND_HIGHER_QUALITY: AdviceKind
+ADVICE_KIND_ORIGINAL_FILE: AdviceKind
+ADVICE_KIND_LARGER: AdviceKind
+ADVICE_KIND_SHARPER: AdviceKind
+ADVICE_KIND_BRIGHTER: AdviceKind
+ADVICE_KIND_DARKER: AdviceKind
+ADVICE_KIND_MORE_CONTRAST: AdviceKind
+ADVICE_KIND_ANOTHER_PHOTOGRAPH: AdviceKind
 IMAGE_FORMAT_UNSPECIFIED: ImageFormat
 IMAGE_FORMAT_JPEG: ImageFormat
 IMAGE_FORMAT_PNG: ImageFormat
@@ -81,6 +102,16 @@ class Reason(_message.Message):
     message: str
     def __init__(self, kind: _Optional[_Union[ReasonKind, str]] = ..., value: _Optional[float] = ..., threshold: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
 
+class Advice(_message.Message):
+    __slots__ = ("kind", "value", "message")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    kind: AdviceKind
+    value: float
+    message: str
+    def __init__(self, kind: _Optional[_Union[AdviceKind, str]] = ..., value: _Optional[float] = ..., message: _Optional[str] = ...) -> None: ...
+
 class PredictorInfo(_message.Message):
     __slots__ = ("name", "version", "digest")
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -102,7 +133,7 @@ class ImageInfo(_message.Message):
     def __init__(self, format: _Optional[_Union[ImageFormat, str]] = ..., width: _Optional[int] = ..., height: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("task", "utility", "decision", "thresholds", "reasons", "predictor", "image", "mode", "judgement", "note")
+    __slots__ = ("task", "utility", "decision", "thresholds", "reasons", "predictor", "image", "mode", "judgement", "note", "advice")
     TASK_FIELD_NUMBER: _ClassVar[int]
     UTILITY_FIELD_NUMBER: _ClassVar[int]
     DECISION_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +144,7 @@ class Verdict(_message.Message):
     MODE_FIELD_NUMBER: _ClassVar[int]
     JUDGEMENT_FIELD_NUMBER: _ClassVar[int]
     NOTE_FIELD_NUMBER: _ClassVar[int]
+    ADVICE_FIELD_NUMBER: _ClassVar[int]
     task: str
     utility: float
     decision: Decision
@@ -123,7 +155,8 @@ class Verdict(_message.Message):
     mode: Mode
     judgement: Decision
     note: str
-    def __init__(self, task: _Optional[str] = ..., utility: _Optional[float] = ..., decision: _Optional[_Union[Decision, str]] = ..., thresholds: _Optional[_Union[Thresholds, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., predictor: _Optional[_Union[PredictorInfo, _Mapping]] = ..., image: _Optional[_Union[ImageInfo, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., judgement: _Optional[_Union[Decision, str]] = ..., note: _Optional[str] = ...) -> None: ...
+    advice: _containers.RepeatedCompositeFieldContainer[Advice]
+    def __init__(self, task: _Optional[str] = ..., utility: _Optional[float] = ..., decision: _Optional[_Union[Decision, str]] = ..., thresholds: _Optional[_Union[Thresholds, _Mapping]] = ..., reasons: _Optional[_Iterable[_Union[Reason, _Mapping]]] = ..., predictor: _Optional[_Union[PredictorInfo, _Mapping]] = ..., image: _Optional[_Union[ImageInfo, _Mapping]] = ..., mode: _Optional[_Union[Mode, str]] = ..., judgement: _Optional[_Union[Decision, str]] = ..., note: _Optional[str] = ..., advice: _Optional[_Iterable[_Union[Advice, _Mapping]]] = ...) -> None: ...
 
 class AssessRequest(_message.Message):
     __slots__ = ("image", "task")
@@ -170,6 +203,64 @@ class AssessError(_message.Message):
     field: str
     reason: str
     def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., field: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class SuggestRequest(_message.Message):
+    __slots__ = ("image", "task", "max_side", "utility")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    MAX_SIDE_FIELD_NUMBER: _ClassVar[int]
+    UTILITY_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    task: str
+    max_side: int
+    utility: float
+    def __init__(self, image: _Optional[bytes] = ..., task: _Optional[str] = ..., max_side: _Optional[int] = ..., utility: _Optional[float] = ...) -> None: ...
+
+class SuggestResponse(_message.Message):
+    __slots__ = ("suggestion",)
+    SUGGESTION_FIELD_NUMBER: _ClassVar[int]
+    suggestion: Suggestion
+    def __init__(self, suggestion: _Optional[_Union[Suggestion, _Mapping]] = ...) -> None: ...
+
+class Suggestion(_message.Message):
+    __slots__ = ("task", "found", "quality", "utility", "bytes_before", "bytes_after", "curve", "advice", "utility_before", "width", "height", "thresholds", "predictor")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    FOUND_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    UTILITY_FIELD_NUMBER: _ClassVar[int]
+    BYTES_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    BYTES_AFTER_FIELD_NUMBER: _ClassVar[int]
+    CURVE_FIELD_NUMBER: _ClassVar[int]
+    ADVICE_FIELD_NUMBER: _ClassVar[int]
+    UTILITY_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    THRESHOLDS_FIELD_NUMBER: _ClassVar[int]
+    PREDICTOR_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    found: bool
+    quality: int
+    utility: float
+    bytes_before: int
+    bytes_after: int
+    curve: _containers.RepeatedCompositeFieldContainer[Rung]
+    advice: _containers.RepeatedCompositeFieldContainer[Advice]
+    utility_before: float
+    width: int
+    height: int
+    thresholds: Thresholds
+    predictor: PredictorInfo
+    def __init__(self, task: _Optional[str] = ..., found: bool = ..., quality: _Optional[int] = ..., utility: _Optional[float] = ..., bytes_before: _Optional[int] = ..., bytes_after: _Optional[int] = ..., curve: _Optional[_Iterable[_Union[Rung, _Mapping]]] = ..., advice: _Optional[_Iterable[_Union[Advice, _Mapping]]] = ..., utility_before: _Optional[float] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., thresholds: _Optional[_Union[Thresholds, _Mapping]] = ..., predictor: _Optional[_Union[PredictorInfo, _Mapping]] = ...) -> None: ...
+
+class Rung(_message.Message):
+    __slots__ = ("quality", "utility", "bytes")
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    UTILITY_FIELD_NUMBER: _ClassVar[int]
+    BYTES_FIELD_NUMBER: _ClassVar[int]
+    quality: int
+    utility: float
+    bytes: int
+    def __init__(self, quality: _Optional[int] = ..., utility: _Optional[float] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class GetInfoRequest(_message.Message):
     __slots__ = ()

@@ -52,6 +52,11 @@ class UtilityGateServiceStub(object):
                 request_serializer=utility__gate_dot_v1_dot_gate__pb2.AssessStreamRequest.SerializeToString,
                 response_deserializer=utility__gate_dot_v1_dot_gate__pb2.AssessStreamResponse.FromString,
                 _registered_method=True)
+        self.Suggest = channel.unary_unary(
+                '/utility_gate.v1.UtilityGateService/Suggest',
+                request_serializer=utility__gate_dot_v1_dot_gate__pb2.SuggestRequest.SerializeToString,
+                response_deserializer=utility__gate_dot_v1_dot_gate__pb2.SuggestResponse.FromString,
+                _registered_method=True)
         self.GetInfo = channel.unary_unary(
                 '/utility_gate.v1.UtilityGateService/GetInfo',
                 request_serializer=utility__gate_dot_v1_dot_gate__pb2.GetInfoRequest.SerializeToString,
@@ -85,6 +90,14 @@ class UtilityGateServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Suggest(self, request, context):
+        """Suggest says how far an image can be compressed and stay useful. It judges the image at up to
+        thirteen JPEG qualities, which takes as long and counts for limits as so many images.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetInfo(self, request, context):
         """GetInfo says what this gate serves: tasks, thresholds, predictors, limits.
         """
@@ -104,6 +117,11 @@ def add_UtilityGateServiceServicer_to_server(servicer, server):
                     servicer.AssessStream,
                     request_deserializer=utility__gate_dot_v1_dot_gate__pb2.AssessStreamRequest.FromString,
                     response_serializer=utility__gate_dot_v1_dot_gate__pb2.AssessStreamResponse.SerializeToString,
+            ),
+            'Suggest': grpc.unary_unary_rpc_method_handler(
+                    servicer.Suggest,
+                    request_deserializer=utility__gate_dot_v1_dot_gate__pb2.SuggestRequest.FromString,
+                    response_serializer=utility__gate_dot_v1_dot_gate__pb2.SuggestResponse.SerializeToString,
             ),
             'GetInfo': grpc.unary_unary_rpc_method_handler(
                     servicer.GetInfo,
@@ -173,6 +191,33 @@ class UtilityGateService(object):
             '/utility_gate.v1.UtilityGateService/AssessStream',
             utility__gate_dot_v1_dot_gate__pb2.AssessStreamRequest.SerializeToString,
             utility__gate_dot_v1_dot_gate__pb2.AssessStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Suggest(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/utility_gate.v1.UtilityGateService/Suggest',
+            utility__gate_dot_v1_dot_gate__pb2.SuggestRequest.SerializeToString,
+            utility__gate_dot_v1_dot_gate__pb2.SuggestResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -47,6 +47,10 @@ class UtilityGateServiceStub:
     """AssessStream judges images as they arrive. Answers carry the request's id and may come in
     another order. An image that cannot be judged is answered in the stream and does not end it.
     """
+    Suggest: _grpc.UnaryUnaryMultiCallable[_gate_pb2.SuggestRequest, _gate_pb2.SuggestResponse]
+    """Suggest says how far an image can be compressed and stay useful. It judges the image at up to
+    thirteen JPEG qualities, which takes as long and counts for limits as so many images.
+    """
     GetInfo: _grpc.UnaryUnaryMultiCallable[_gate_pb2.GetInfoRequest, _gate_pb2.GetInfoResponse]
     """GetInfo says what this gate serves: tasks, thresholds, predictors, limits."""
 
@@ -68,6 +72,10 @@ class UtilityGateServiceAsyncStub(UtilityGateServiceStub):
     AssessStream: _aio.StreamStreamMultiCallable[_gate_pb2.AssessStreamRequest, _gate_pb2.AssessStreamResponse]  # type: ignore[assignment]
     """AssessStream judges images as they arrive. Answers carry the request's id and may come in
     another order. An image that cannot be judged is answered in the stream and does not end it.
+    """
+    Suggest: _aio.UnaryUnaryMultiCallable[_gate_pb2.SuggestRequest, _gate_pb2.SuggestResponse]  # type: ignore[assignment]
+    """Suggest says how far an image can be compressed and stay useful. It judges the image at up to
+    thirteen JPEG qualities, which takes as long and counts for limits as so many images.
     """
     GetInfo: _aio.UnaryUnaryMultiCallable[_gate_pb2.GetInfoRequest, _gate_pb2.GetInfoResponse]  # type: ignore[assignment]
     """GetInfo says what this gate serves: tasks, thresholds, predictors, limits."""
@@ -99,6 +107,16 @@ class UtilityGateServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_gate_pb2.AssessStreamResponse], _abc.AsyncIterator[_gate_pb2.AssessStreamResponse]]:
         """AssessStream judges images as they arrive. Answers carry the request's id and may come in
         another order. An image that cannot be judged is answered in the stream and does not end it.
+        """
+
+    @_abc_1.abstractmethod
+    def Suggest(
+        self,
+        request: _gate_pb2.SuggestRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_gate_pb2.SuggestResponse, _abc.Awaitable[_gate_pb2.SuggestResponse]]:
+        """Suggest says how far an image can be compressed and stay useful. It judges the image at up to
+        thirteen JPEG qualities, which takes as long and counts for limits as so many images.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,1 @@
+"""What stands behind the gate: two trained pipelines, and what they share."""

@@ -1,0 +1,1 @@
+"""Says which make and model a car is, or how much of that it can tell."""

@@ -1,0 +1,39 @@
+"""Which photographs the damage pipeline is trained and measured on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.card import ClassifierCard, load
+from pipelines.damage.heads import LOCATION, SEVERITY, TYPE
+from pipelines.damage.pipeline import CLASSIFIER
+from pipelines.embedded import model_folder
+from pipelines.examples import ALIKE, assign_sides, load_sets, read_examples
+from pipelines.job import Job
+from pipelines.labelling import write_labelling
+
+
+def classifier_job(config: Path, data: Path, out: Path, release: str = "1") -> Job:
+    """The classifier's images and heads; location is asked for if any image has a label for it."""
+    examples = tuple(assign_sides(read_examples(load_sets(config), data, alike=ALIKE)))
+    located = any(LOCATION.name in example.labels for example in examples)
+    heads = (TYPE, SEVERITY, *((LOCATION,) if located else ()))
+    return Job("damage-classifier", release, heads, examples, data, out)
+
+
+def write_sources(
+    config: Path, data: Path, model: str, head: str | None, out: Path
+) -> tuple[int, str]:
+    """The labelling files of one head (by default of the type); see `write_labelling`. Returns the
+    number of sources, and the head's name.
+
+    Raises:
+        ConfigError, TableError, CheckpointError: if the file, the images or the networks cannot be
+            used.
+    """
+    chosen = head or TYPE.name
+    job = classifier_job(config, data, out)
+    held_out = job.side("validation") + job.side("test")
+    with model_folder(model, "pipelines.damage") as folder:
+        card, _ = load(folder / CLASSIFIER, ClassifierCard)
+        return write_labelling(card, folder / CLASSIFIER, chosen, held_out, data, out), chosen

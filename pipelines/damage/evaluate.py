@@ -1,0 +1,34 @@
+"""How good the damage pipeline's networks are, on photographs that they were not trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.boxed import by_original, read_boxed
+from pipelines.damage.data import classifier_job
+from pipelines.damage.pipeline import CLASSIFIER, DETECTOR, DamagePipeline
+from pipelines.evaluate import evaluate as evaluate_heads
+from pipelines.evaluate_boxes import evaluate_boxes
+from pipelines.results import write_results
+from pipelines.tables import head_table
+from pipelines.training.detector_config import load_detector_config
+
+
+def evaluate(config: Path, data: Path, model: str, out: Path) -> str:
+    """Measure a pipeline's networks on the test side into `out/classifier` and `out/detector`;
+    returns the tables.
+
+    Raises:
+        ConfigError, TableError: if the file or the images cannot be used.
+        CheckpointError: if `model` holds no usable pipeline.
+    """
+    pipeline = DamagePipeline.load(model)
+    job = classifier_job(config, data, out / CLASSIFIER)
+    results = evaluate_heads(pipeline.classifier, job.side("train"), job.side("test"), views=True)
+    write_results(results, job.out)
+    recipe, sets = load_detector_config(config)
+    originals = by_original(read_boxed(sets, data, recipe.rename), "test")
+    _, boxes = evaluate_boxes(pipeline.detector, originals, recipe.sides)
+    (out / DETECTOR).mkdir(parents=True, exist_ok=True)
+    (out / DETECTOR / "results.md").write_text(boxes)
+    return f"{head_table(results)}\n{boxes}"

@@ -1,0 +1,1 @@
+"""How the pipelines' networks are trained and measured; torch lives here."""

@@ -1,0 +1,162 @@
+"""From images with boxes to a detector on disk; read it from top to bottom."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import onnx
+import torch
+
+from pipelines.boxed import BoxedImage, by_original
+from pipelines.card import DetectorCard, Vector, save_card
+from pipelines.detector import Detector, to_numbers
+from pipelines.evaluate_boxes import evaluate_boxes
+from pipelines.examples import SIDES
+from pipelines.training.dataset import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.training.detector import STRIDES, BoxNet
+from pipelines.training.detector_config import DetectorRecipe
+from pipelines.training.detector_fit import fit_detector
+from pipelines.training.stored import once
+from utility_gate.checkpoint import Weights
+from utility_gate.errors import CheckpointError, ConfigError
+from utility_gate.files import digest_file, digest_json
+from utility_gate.images import encode_jpeg
+from utility_gate.networks import open_session
+from utility_gate.training.export import store_half, strip_traces, synthetic_photo
+
+log = logging.getLogger(__name__)
+
+_WEIGHTS = "model.onnx"
+_PACKAGES = ("utility-gate", "torch", "torchvision", "lightning", "onnx", "onnxruntime", "pillow")
+_LOGIT_TOLERANCE = 0.1
+
+
+def train_detector(
+    recipe: DetectorRecipe, images: Sequence[BoxedImage], out: Path, *, release: str = "1"
+) -> str:
+    """Fit, export, and measure on one copy of each held-out original, as it serves; returns the
+    tables as Markdown.
+
+    A fit that `out` holds already is not repeated.
+
+    Raises:
+        ConfigError: if a side is empty or training diverged.
+        CheckpointError: if initial weights cannot be had, `out` holds another network, or the
+            export computes something else than torch.
+    """
+    # 1. The network, fitted.
+    sides = {side: by_original(images, side) for side in SIDES}
+    if not all(sides.values()):
+        counts = {side: len(groups) for side, groups in sides.items()}
+        raise ConfigError(f"expected originals on every side, got {counts}")
+    lightning.seed_everything(recipe.seed, workers=True, verbose=False)
+    net = BoxNet(len(recipe.classes))
+    net.initialize(recipe.init)
+    out.mkdir(parents=True, exist_ok=True)
+
+    def fit() -> float:
+        fit_detector(net, recipe, sides["train"], sides["validation"], out)
+        return recipe.learning_rate
+
+    once(net, _digest(recipe, images), out, fit)
+    # 2. As a file that serves.
+    detector = Detector(_card(recipe, export(net, recipe.side, out), release), _read(out))
+    # 3. How good it is, on images that nobody has looked at, at every input size.
+    metrics, text = evaluate_boxes(detector, sides["test"], recipe.sides)
+    card = detector.card.model_copy(
+        update={
+            "training": {
+                "recipe": recipe.model_dump(exclude={"threads", "workers"}),
+                "originals": {side: len(groups) for side, groups in sides.items()},
+                "copies": {side: sum(map(len, groups)) for side, groups in sides.items()},
+                "packages": {package: version(package) for package in _PACKAGES},
+            },
+            "metrics": metrics,
+            "conformance": (_vector(detector),),
+        }
+    )
+    save_card(card, out)
+    (out / "results.md").write_text(text)
+    (out / "results.json").write_text(json.dumps(card.metrics, indent=2, sort_keys=True) + "\n")
+    return text
+
+
+def export(net: BoxNet, side: int, folder: Path) -> Path:
+    """Write `model.onnx`: one image of any sides that are multiples of 32; weights stored as fp16.
+
+    Raises:
+        CheckpointError: if ONNX Runtime gives other logits than torch.
+    """
+    path = folder / _WEIGHTS
+    # Two different sides, so that the exporter ties neither to a number nor to the other.
+    example = torch.zeros(1, 3, side, side + 32)
+    height, width = (32 * torch.export.Dim(name, min=1, max=128) for name in ("h", "w"))
+    program = torch.onnx.export(
+        net.eval(),
+        (example,),
+        input_names=["images"],
+        output_names=["logits", "distances", "centerness"],
+        dynamic_shapes=({2: height, 3: width},),
+        dynamo=True,
+        verbose=False,
+    )
+    if program is None:
+        raise CheckpointError("torch.onnx.export gave no program")
+    onnx.save(store_half(strip_traces(program.model_proto)), str(path))
+    session = open_session(path)
+    for size in (side, 416):
+        random = np.random.default_rng(0).normal(size=(1, 3, size, size)).astype(np.float32)
+        exported = session.run(["logits"], {"images": random})[0]
+        with torch.inference_mode():
+            expected = net(torch.from_numpy(random))[0].numpy()
+        difference = float(np.abs(exported - expected).max())
+        if not difference <= _LOGIT_TOLERANCE:
+            raise CheckpointError(f"{path}: a logit differs from torch's by {difference:.3g}")
+    return path
+
+
+def _digest(recipe: DetectorRecipe, images: Sequence[BoxedImage]) -> str:
+    serving = {"workers", "threads", "sides", "score", "overlap"}
+    rows = [[image.path.name, image.boxes, image.labels, image.side] for image in images]
+    return digest_json([recipe.model_dump(exclude=serving), rows])
+
+
+def _read(out: Path) -> bytes:
+    return (out / _WEIGHTS).read_bytes()
+
+
+def _card(recipe: DetectorRecipe, weights: Path, release: str) -> DetectorCard:
+    return DetectorCard.model_construct(
+        name="damage-detector",
+        version=release,
+        weights=Weights(file=weights.name, sha256=digest_file(weights)),
+        side=recipe.side,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        classes=recipe.classes,
+        strides=STRIDES,
+        score=recipe.score,
+        overlap=recipe.overlap,
+        conformance=(),
+    )
+
+
+def _vector(detector: Detector) -> Vector:
+    """What the network says of a drawn scene."""
+    data = encode_jpeg(synthetic_photo(), 90)
+    image = detector.decode(data)
+    size = (image.width, image.height)
+    found = detector.detect(image.pixels, size)
+    expected: dict[str, Any] = {
+        name: round(value, 6)
+        for name, value in to_numbers(found, detector.card.classes, size).items()
+    }
+    return Vector(image=base64.b64encode(data).decode(), expected=expected)
