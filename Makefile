@@ -14,8 +14,8 @@ BUF := tools/buf/node_modules/.bin/buf
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-demo: $(VENV)/.service  ## start a gate and let it judge photographs at falling JPEG quality
-	$(BIN)/python -P examples/demo.py
+demo: $(VENV)/.service  ## two pipelines behind a gate, and photographs at falling JPEG quality (PHOTOS=DIR)
+	$(BIN)/python -P examples/demo.py $(PHOTOS)
 
 serve: $(VENV)/.service  ## run the gate until Ctrl-C and print its endpoints
 	$(BIN)/utility-gate serve

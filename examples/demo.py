@@ -8,6 +8,7 @@ Callers talk to the gate as if it were the pipelines: routes in its settings do 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,7 @@ METHODS = {
     "car_model": "pipelines.v1.CarModelService/Identify",
     "damage": "pipelines.v1.DamageService/Assess",
 }
+PREFIXES = ("UTILITY_GATE", "CAR_MODEL_PIPELINE", "DAMAGE_PIPELINE")
 ROW = "{:<14} {:>7} {:<10} {:>7} {:>7}  {}"
 
 
@@ -66,7 +68,10 @@ def running(*command: str, quiet: bool = True) -> Iterator[str]:
     """`utility-gate COMMAND` as a process of its own on free loopback ports; yields its gRPC
     address once it is ready."""
     line = [sys.executable, "-P", "-m", "cli.main", *command, "--port", "0", "--web-port", "0"]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
+    quietly = {f"{name}_LOG_LEVEL": "WARNING" for name in PREFIXES}
+    process = subprocess.Popen(
+        line, stdout=subprocess.PIPE, text=True, env={**quietly, **os.environ}
+    )
     try:
         assert process.stdout is not None
         target = ""
@@ -157,14 +162,14 @@ def ask(channel: grpc.Channel, pipeline: str, image: bytes) -> Answer:
 
 
 def refusal(error: grpc.RpcError, elapsed: float) -> tuple[float, float, str]:
-    """The utility, the milliseconds, and what the gate advises."""
+    """The utility, the milliseconds, and what the gate found and advises."""
     status = rpc_status.from_call(error)
     if error.code() is not grpc.StatusCode.FAILED_PRECONDITION or status is None:
         raise error
     info = error_details_pb2.ErrorInfo()
-    status.details[0].Unpack(info)
-    advice = info.metadata.get("advice") or info.metadata.get("reasons", "")
-    return float(info.metadata["utility"]), elapsed, advice
+    next(detail for detail in status.details if detail.Is(info.DESCRIPTOR)).Unpack(info)
+    said = f"{info.metadata['reasons']} -> {info.metadata['advice']}"
+    return float(info.metadata["utility"]), elapsed, said
 
 
 def identify(channel: grpc.Channel, image: bytes) -> tuple[str, grpc.Call]:
@@ -179,8 +184,8 @@ def assess(channel: grpc.Channel, image: bytes) -> tuple[str, grpc.Call]:
     stub = damage_pb2_grpc.DamageServiceStub(channel)
     answer, call = stub.Assess.with_call(damage_pb2.AssessRequest(image=image), timeout=10)
     outcome = damage_pb2.Outcome.Name(answer.outcome).removeprefix("OUTCOME_").lower()
-    heads = ", ".join(f"{head.head} {head.classes[0].name}" for head in answer.whole)
-    return f"{outcome} ({len(answer.regions)} regions; {heads})", call
+    kind = next(head for head in answer.whole if head.head == "type").classes[0].name
+    return f"{outcome}, {len(answer.regions)} regions, all of it: {kind}", call
 
 
 CALLS = {"car_model": identify, "damage": assess}
