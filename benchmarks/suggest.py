@@ -3,7 +3,8 @@
     python -m benchmarks.suggest TRUTH.csv DIR NETWORKS.toml NAME [LIMIT]
 
 Held-out photographs that are useful as they came are sent as they are, at fixed JPEG qualities, and
-as suggested: bytes, and what an ImageNet classifier that had no part in it makes of them.
+as suggested, the latter perhaps at no less than a fixed quality: bytes, and how often an ImageNet
+classifier is right, each beside the same photographs as they came.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +25,25 @@ from utility_gate.predictor import UtilityPredictor
 from utility_gate.suggest import compress, suggest
 from utility_gate.value.job import choose, read_labels
 
-FIXED = (90, 75, 50)
+FIXED = (90, 75, 50, 20)
+KEPT = (0.9, 0.99)
+"""Utilities to keep, beside the predictor's own threshold."""
 
-STRICTER = (0.9, 0.99)
-"""Utilities to keep in place of the predictor's own threshold."""
-
+FLOORS = (1, 20)
 DRAWS = 1000
+_AS_IT_CAME = "as it came"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """One photograph sent in one way: its quality (0: as it came), its bytes, those at quality 90,
+    and whether the classifier was right about it, and about it as it came."""
+
+    quality: int
+    size: int
+    size_90: int
+    right: bool
+    right_before: bool
 
 
 def main() -> None:
@@ -37,55 +53,65 @@ def main() -> None:
     assert isinstance(network, Classifier)
     predictor = UtilityPredictor.load()
     labelled = read_labels(Path(table), Path(folder), ("class_index",))
-    kept = {f"suggested, from utility {u:.2f}": u
-            for u in (predictor.card.thresholds.useful, *STRICTER)}  # fmt: skip
-    names = ["as it came", *(f"quality {q}" for q in FIXED), *kept]
-    sizes: dict[str, list[int]] = {each: [] for each in names}
-    right: dict[str, list[bool]] = {each: [] for each in names}
-    qualities: dict[str, list[int]] = {each: [] for each in kept}
-    seconds, runs, left_out = [], [], 0
+    sent: dict[str, list[Sent]] = {}
+    seconds, runs = [], []
     for photograph in choose(labelled, "test", int(limit[0]) if limit else 0):
         data = photograph.path.read_bytes()
-        chosen: dict[str, int] = {}
-        for each, utility in kept.items():
+        ways = {f"quality {quality}": quality for quality in FIXED}
+        for utility in (predictor.card.thresholds.useful, *KEPT):
             started = time.thread_time()
             found = suggest(predictor, data, utility=utility)
-            if found.chosen is not None:
-                chosen[each] = found.chosen.quality
-                seconds.append(time.thread_time() - started)
-                runs.append(1 + len(found.curve))
-        if len(chosen) < len(kept):
-            left_out += 1
+            if found.chosen is None:
+                break  # nor for a higher one
+            seconds.append(time.thread_time() - started)
+            runs.append(1 + len(found.curve))
+            for floor in FLOORS:
+                least = f", at least {floor}" if floor > 1 else ""
+                way = f"suggested, from utility {utility:.2f}{least}"
+                ways[way] = max(found.chosen.quality, floor)
+        if len(ways) == len(FIXED):
             continue
-        files = [data, *(compress(data, quality) for quality in (*FIXED, *chosen.values()))]
-        for each, file in zip(names, files, strict=True):
-            inputs = network.prepare(ImageBatch([decode(file).pixels]))
-            best = int(network.forward(inputs)[0].argmax())
-            sizes[each].append(len(file))
-            right[each].append(str(best) == photograph.label)
-        for each, quality in chosen.items():
-            qualities[each].append(quality)
-    print(f"{len(sizes[names[0]])} photographs; {left_out} others have not all three suggestions. "
-          f"One takes {statistics.mean(runs):.1f} judgements and "
+        files = {quality: compress(data, quality) for quality in {*ways.values(), 90}}
+        right = {quality: is_right(network, file, photograph.label)
+                 for quality, file in files.items()}  # fmt: skip
+        before = is_right(network, data, photograph.label)
+        ninety = len(files[90])
+        sent.setdefault(_AS_IT_CAME, []).append(Sent(0, len(data), ninety, before, before))
+        for way, quality in ways.items():
+            sent.setdefault(way, []).append(
+                Sent(quality, len(files[quality]), ninety, right[quality], before)
+            )
+    print(f"A suggestion takes {statistics.mean(runs):.1f} judgements and "
           f"{1000 * statistics.median(seconds):.0f} ms of CPU time.\n")  # fmt: skip
-    print(f"| sent | median quality | mean kB | of quality 90 | {network.name} right | change |")
-    print("|---|---|---|---|---|---|")
-    for each in names:
-        quality = f"{statistics.median(qualities[each]):.0f}" if each in qualities else "-"
-        share = sum(sizes[each]) / sum(sizes["quality 90"])
-        low, high = interval(right[each], right[names[0]])
-        change = "" if each == names[0] else f"{100 * low:+.1f} to {100 * high:+.1f} points"
-        print(f"| {each} | {quality} | {statistics.mean(sizes[each]) / 1000:.1f} | {share:.0%} | "
-              f"{np.mean(right[each]):.1%} | {change} |")  # fmt: skip
+    print(f"| sent | photographs | median quality | mean kB | of quality 90 | {network.name} right "
+          "| as they came |  |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+    for way, its in sent.items():
+        print(row(way, its))
 
 
-def interval(one: list[bool], other: list[bool]) -> tuple[float, float]:
-    """95 % of the resampled sets put the difference of the shares between these."""
-    difference = np.asarray(one, float) - np.asarray(other, float)
+def is_right(network: Classifier, image: bytes, label: str) -> bool:
+    """Whether the classifier's first guess is the label."""
+    inputs = network.prepare(ImageBatch([decode(image).pixels]))
+    return str(int(network.forward(inputs)[0].argmax())) == label
+
+
+def row(way: str, sent: Sequence[Sent]) -> str:
+    """One line of the table."""
+    right = np.array([each.right for each in sent], float)
+    before = np.array([each.right_before for each in sent], float)
     random = np.random.default_rng(0)
-    drawn = difference[random.integers(0, len(difference), (DRAWS, len(difference)))].mean(1)
+    drawn = (right - before)[random.integers(0, len(sent), (DRAWS, len(sent)))].mean(1)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    return float(low), float(high)
+    quality = f"{statistics.median(each.quality for each in sent):.0f}"
+    change = f"{100 * low:+.1f} to {100 * high:+.1f} points"
+    if way == _AS_IT_CAME:
+        quality, change = "-", ""
+    share = sum(each.size for each in sent) / sum(each.size_90 for each in sent)
+    return (
+        f"| {way} | {len(sent)} | {quality} | "
+        f"{statistics.mean(each.size for each in sent) / 1000:.1f} | {share:.0%} | "
+        f"{right.mean():.1%} | {before.mean():.1%} | {change} |"
+    )
 
 
 if __name__ == "__main__":

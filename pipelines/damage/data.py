@@ -8,14 +8,14 @@ from pipelines.card import ClassifierCard, load
 from pipelines.damage.heads import LOCATION, SEVERITY, TYPE
 from pipelines.damage.pipeline import CLASSIFIER
 from pipelines.embedded import model_folder
-from pipelines.examples import ALIKE, assign_sides, load_sets, read_examples
+from pipelines.examples import assign_sides, load_sets, read_examples
 from pipelines.job import Job
 from pipelines.labelling import write_labelling
 
 
 def classifier_job(config: Path, data: Path, out: Path, release: str = "1") -> Job:
     """The classifier's images and heads; location is asked for if any image has a label for it."""
-    examples = tuple(assign_sides(read_examples(load_sets(config), data, alike=ALIKE)))
+    examples = tuple(assign_sides(read_examples(load_sets(config), data)))
     located = any(LOCATION.name in example.labels for example in examples)
     heads = (TYPE, SEVERITY, *((LOCATION,) if located else ()))
     return Job("damage-classifier", release, heads, examples, data, out)

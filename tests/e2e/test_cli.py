@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import os
 import signal
 import subprocess
@@ -330,8 +331,13 @@ class TestEmbedded:
             [sys.executable, "-m", "examples.demo"], capture_output=True, text=True, timeout=120
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("chelsea") == 6
-        assert "mean utility by quality" in done.stdout
+        assert done.stdout.count("chelsea") == 12
+        stopped = done.stdout.count("STOPPED")
+        assert 2 <= stopped <= 34
+        assert (
+            sum(map(int, re.findall(r"(\d+) of 18 photographs were stopped", done.stdout)))
+            == stopped
+        )
 
     def test_the_pipeline_s_model_sees_only_useful_images(self) -> None:
         done = subprocess.run(

@@ -48,6 +48,8 @@ from tests.labelled import box, picture, save, save_boxes, save_classes, save_ta
 from utility_gate.errors import ConfigError, TableError
 from utility_gate.networks import load_specs
 
+CONFIGS = Path(__file__).parents[2] / "configs" / "pipelines"
+
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
@@ -575,7 +577,7 @@ def test_the_damage_classifier_is_asked_for_the_place_if_there_are_labels_for_it
 
 @pytest.mark.parametrize("name", ["car-model", "damage"])
 def test_the_configurations_that_ship_are_read(name: str) -> None:
-    path = Path("configs/pipelines") / f"{name}.toml"
+    path = CONFIGS / f"{name}.toml"
     sets = load_sets(path)
     assert len(sets) >= 2
     # Cars among ImageNet's classes are left out of what is no car.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import copy
 import csv
 import json
@@ -19,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from cli import pipeline_train
+from cli.main import main
 from pipelines.boxed import BoxedImage, by_original, read_boxed
 from pipelines.car_model import train as car_train
 from pipelines.car_model.data import load_job
@@ -59,6 +58,8 @@ from pipelines.training.train_detector import train_detector
 from tests.labelled import box, picture, save, save_boxes, save_classes, save_table
 from utility_gate.errors import CheckpointError, ConfigError, TableError
 from utility_gate.networks import open_session
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "pipelines"
 
 TINY: dict[str, Any] = {
     "arch": "alexnet", "init": "scratch", "side": 64, "head_epochs": 1, "epochs": 1,
@@ -460,10 +461,11 @@ def test_a_detectors_recipe_that_cannot_be_is_refused(
 
 
 def test_the_recipes_that_ship_are_read() -> None:
-    assert load_recipe(Path("configs/pipelines/car-model.toml")).schedule == "onecycle"
-    assert load_recipe(Path("configs/pipelines/damage.toml")).learning_rate == 0
-    detector, sets = load_detector_config(Path("configs/pipelines/damage.toml"))
-    assert detector.sides == (640, 416)
+    for name in ("car-model", "damage"):
+        assert load_recipe(CONFIGS / f"{name}.toml").arch in BACKBONES
+    detector, sets = load_detector_config(CONFIGS / "damage.toml")
+    assert detector.side in detector.sides
+    assert len(detector.sides) == 2
     assert len(sets) == 3
     with pytest.raises(ConfigError, match="not a recipe"):
         detector.with_changes(epochs=0)
@@ -931,11 +933,11 @@ def test_a_trained_car_model_is_measured_and_labels_from_the_command_line(
     out, text = trained_cars
     common = ["--config", str(cars / "car.toml"), "--data", str(cars), "--model", str(out)]
     measured = cars / "measured"
-    run_cli("evaluate", "car_model", *common, "--out", str(measured))
+    assert run_cli("evaluate", "car_model", *common, "--out", str(measured)) == 0
     printed = capsys.readouterr().out
     assert printed.strip() == text.strip()
     assert (measured / "results.md").read_text() == (out / "results.md").read_text()
-    run_cli("sources", "car_model", *common, "--out", str(cars / "sources"))
+    assert run_cli("sources", "car_model", *common, "--out", str(cars / "sources")) == 0
     assert "16 sources for the head model" in capsys.readouterr().out
     with (cars / "sources" / "truth.csv").open(newline="") as file:
         told = {row["name"] for row in csv.DictReader(file)}
@@ -1064,7 +1066,7 @@ def test_an_exported_detector_says_what_torch_says_at_every_size(
     net.load_state_dict(load_file(out / "detector" / WEIGHTS))
     net.eval()
     session = open_session(out / "detector" / "model.onnx")
-    for height, width in ((128, 128), (64, 64), (160, 96)):
+    for height, width in ((128, 128), (64, 64), (160, 96), (256, 256)):
         images = np.random.default_rng(1).normal(size=(1, 3, height, width)).astype(np.float32)
         said = session.run(["logits", "distances", "centerness"], {"images": images})
         with torch.inference_mode():
@@ -1244,13 +1246,8 @@ def test_a_detectors_folder_is_for_one_recipe(
 # The command line
 
 
-def run_cli(action: str, name: str, *arguments: str) -> int:
-    """An action of `utility-gate pipeline`, without what else that has."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("name")
-    getattr(pipeline_train, f"add_{action}_arguments")(parser)
-    code: int = getattr(pipeline_train, action)(parser.parse_args([name, *arguments]))
-    return code
+def run_cli(*arguments: str) -> int:
+    return main(["pipeline", *arguments])
 
 
 COMMON = ("--config", "c.toml", "--data", "d", "--out", "o")
@@ -1271,12 +1268,13 @@ def test_the_command_line_passes_on_what_was_given(
     assert run_cli("train", "car_model", *COMMON) == 0
     assert seen.pop() == (where, {})
     assert capsys.readouterr().out == "a table\n"
-    run_cli("train", "car_model", *COMMON, "--rates", "0.1", "1e-3", "--dropouts", "0.2",
-            "--epochs", "3", "--seed", "0", "--release", "1.2")  # fmt: skip
+    assert run_cli("train", "car_model", *COMMON, "--rates", "0.1", "1e-3", "--dropouts", "0.2",
+            "--epochs", "3", "--seed", "0", "--release", "1.2") == 0  # fmt: skip
     assert seen.pop()[1] == {
         "rates": [0.1, 0.001], "dropouts": [0.2], "epochs": 3, "seed": 0, "release": "1.2",
     }  # fmt: skip
-    run_cli("train", "damage", *COMMON, "--only", "detector", "--folds", "5", "--threads", "1")
+    arguments = ("--only", "detector", "--folds", "5", "--threads", "1")
+    assert run_cli("train", "damage", *COMMON, *arguments) == 0
     assert seen.pop()[1] == {"parts": ["detector"], "folds": 5, "threads": 1}
 
 
@@ -1288,9 +1286,22 @@ def test_the_command_line_passes_on_what_was_given(
         ("damage", "--dropouts", "--dropouts: only car_model has it, damage has not"),
     ],
 )
-def test_options_of_the_other_pipeline_are_refused(name: str, option: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        run_cli("train", name, *COMMON, option, "1")
+def test_options_of_the_other_pipeline_are_refused(
+    name: str, option: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_cli("train", name, *COMMON, option, "1") == 1
+    assert capsys.readouterr().err == f"utility-gate pipeline: {message}\n"
+
+
+@pytest.mark.parametrize("action", ["train", "evaluate", "sources"])
+@pytest.mark.parametrize("name", ["car_model", "damage"])
+def test_a_missing_configuration_is_a_message(
+    action: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "none.toml"
+    places = ("--data", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert run_cli(action, name, "--config", str(config), *places) == 1
+    assert f"utility-gate pipeline: {config}" in capsys.readouterr().err
 
 
 def test_cars_are_assigned_sides_by_their_looks(cars: Path, tmp_path: Path) -> None:
