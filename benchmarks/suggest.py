@@ -3,7 +3,7 @@
     python -m benchmarks.suggest TRUTH.csv DIR NETWORKS.toml NAME [LIMIT]
 
 Held-out photographs that are useful as they came are sent as they are, at fixed JPEG qualities, and
-as suggested, the latter perhaps at no less than a fixed quality: bytes, and how often an ImageNet
+as suggested, also by a ladder that goes on below where ours ends: bytes, and how often an ImageNet
 classifier is right, each beside the same photographs as they came.
 """
 
@@ -22,14 +22,14 @@ from labelers.images import ImageBatch
 from labelers.networks import Classifier, open_network
 from utility_gate.images import decode
 from utility_gate.predictor import UtilityPredictor
-from utility_gate.suggest import compress, suggest
+from utility_gate.suggest import LADDER, compress, suggest
 from utility_gate.value.job import choose, read_labels
 
 FIXED = (90, 75, 50, 20)
 KEPT = (0.9, 0.99)
 """Utilities to keep, beside the predictor's own threshold."""
 
-FLOORS = (1, 20)
+LADDERS = {"": LADDER, ", down to 5": (*LADDER, 10, 5)}
 DRAWS = 1000
 _AS_IT_CAME = "as it came"
 
@@ -59,16 +59,15 @@ def main() -> None:
         data = photograph.path.read_bytes()
         ways = {f"quality {quality}": quality for quality in FIXED}
         for utility in (predictor.card.thresholds.useful, *KEPT):
-            started = time.thread_time()
-            found = suggest(predictor, data, utility=utility)
-            if found.chosen is None:
-                break  # nor for a higher one
-            seconds.append(time.thread_time() - started)
-            runs.append(1 + len(found.curve))
-            for floor in FLOORS:
-                least = f", at least {floor}" if floor > 1 else ""
-                way = f"suggested, from utility {utility:.2f}{least}"
-                ways[way] = max(found.chosen.quality, floor)
+            for beyond, ladder in LADDERS.items():
+                started = time.thread_time()
+                found = suggest(predictor, data, utility=utility, qualities=ladder)
+                if found.chosen is None:
+                    break  # nor by the other
+                ways[f"suggested, from utility {utility:.2f}{beyond}"] = found.chosen.quality
+                if ladder is LADDER:
+                    seconds.append(time.thread_time() - started)
+                    runs.append(1 + len(found.curve))
         if len(ways) == len(FIXED):
             continue
         files = {quality: compress(data, quality) for quality in {*ways.values(), 90}}

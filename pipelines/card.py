@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.heads import Head
-from utility_gate.checkpoint import CARD, Weights
-from utility_gate.errors import CheckpointError
-from utility_gate.files import digest_bytes, whole_file
+from utility_gate.checkpoint import WeightsCard
 from utility_gate.preprocess import Preprocess
 
 TOLERANCE = 0.03
@@ -55,15 +51,14 @@ class Vector(_Model):
         return base64.b64decode(self.image)
 
 
-class NetworkCard(_Model):
+class NetworkCard(WeightsCard):
     """What every network's card says. `training` and `metrics` are for people."""
 
     schema_version: Literal[1] = 1
     name: str = Field(min_length=1)
     version: str = Field(min_length=1)
-    weights: Weights
-    training: dict[str, Any] = {}
-    metrics: dict[str, Any] = {}
+    training: dict[str, Any] = Field(default={})
+    metrics: dict[str, Any] = Field(default={})
     conformance: tuple[Vector, ...] = Field(min_length=1)
 
 
@@ -75,7 +70,7 @@ class ClassifierCard(NetworkCard):
     preprocess: Preprocess
     scale_to: int = Field(gt=0)
     heads: tuple[HeadCard, ...] = Field(min_length=1)
-    thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default={})
 
 
 class DetectorCard(NetworkCard):
@@ -95,39 +90,3 @@ class DetectorCard(NetworkCard):
     score: float = Field(ge=0, le=1)
     overlap: float = Field(gt=0, le=1)
     most: int = Field(default=100, gt=0)
-
-
-AnyCard = TypeVar("AnyCard", bound=NetworkCard)
-
-
-def load(folder: Path, kind: type[AnyCard]) -> tuple[AnyCard, bytes]:
-    """The card and the ONNX weights of a network, checked against each other.
-
-    Raises:
-        CheckpointError: if a file is missing, the card is not valid or the digest differs.
-    """
-    try:
-        card = kind.model_validate_json((folder / CARD).read_bytes())
-        weights = (folder / card.weights.file).read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"{folder}: expected {CARD} and the weights that it names: {error}"
-        ) from error
-    except ValidationError as error:
-        raise CheckpointError(f"{folder / CARD}: not a valid card: {error}") from error
-    digest = digest_bytes(weights)
-    if digest != card.weights.sha256:
-        raise CheckpointError(
-            f"{folder / card.weights.file}: expected SHA-256 {card.weights.sha256}, got {digest}; "
-            "the file is damaged or belongs to another card"
-        )
-    return card, weights
-
-
-def save_card(card: NetworkCard, folder: Path) -> Path:
-    """Write `card.json`, readable and with sorted keys. Atomic."""
-    path = folder / CARD
-    text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)
-    with whole_file(path) as partial:
-        partial.write_text(text + "\n", encoding="utf-8")
-    return path

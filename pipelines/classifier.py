@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipelines import card as cards
-from pipelines.card import ClassifierCard, HeadCard
+from pipelines.card import ClassifierCard, HeadCard, Vector
 from pipelines.measure import softmax
+from utility_gate.checkpoint import load_card
 from utility_gate.errors import CheckpointError, NetworkError
 from utility_gate.images import DecodedImage, DecodeLimits, Pixels, decode
 from utility_gate.networks import open_session
@@ -68,7 +68,7 @@ class Classifier:
         Raises:
             CheckpointError: if it holds no usable classifier.
         """
-        return cls(*cards.load(folder, ClassifierCard), threads)
+        return cls(*load_card(folder, ClassifierCard), threads)
 
     def decode(self, data: bytes, limits: DecodeLimits | None = None) -> DecodedImage:
         """Decode as this classifier was trained to see images; errors as `images.decode`."""
@@ -100,7 +100,7 @@ class Classifier:
             )
         return answers
 
-    def _check(self, number: int, vector: cards.Vector) -> None:
+    def _check(self, number: int, vector: Vector) -> None:
         (answers,) = self.classify([self.decode(vector.data).pixels])
         for name, expected in vector.expected.items():
             head, _, label = name.partition("/")

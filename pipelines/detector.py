@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from pipelines import card as cards
 from pipelines.boxes import suppress
-from pipelines.card import DetectorCard
+from pipelines.card import DetectorCard, Vector
+from utility_gate.checkpoint import load_card
 from utility_gate.errors import CheckpointError, ConfigError, NetworkError
 from utility_gate.images import DecodedImage, DecodeLimits, Pixels, decode
 from utility_gate.networks import open_session
@@ -69,7 +69,7 @@ class Detector:
         Raises:
             CheckpointError: if it holds no usable detector.
         """
-        return cls(*cards.load(folder, DetectorCard), threads)
+        return cls(*load_card(folder, DetectorCard), threads)
 
     def decode(self, data: bytes, limits: DecodeLimits | None = None) -> DecodedImage:
         """Decode no smaller than this detector looks at images; errors as `images.decode`."""
@@ -131,7 +131,7 @@ class Detector:
             )
         return outputs[0][0], outputs[1][0], outputs[2][0]
 
-    def _check(self, number: int, vector: cards.Vector) -> None:
+    def _check(self, number: int, vector: Vector) -> None:
         image = self.decode(vector.data)
         size = (image.width, image.height)
         numbers = to_numbers(self.detect(image.pixels, size), self.card.classes, size)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper
 
-from pipelines.card import ClassifierCard, DetectorCard, HeadCard, Vector, save_card
+from pipelines.card import ClassifierCard, DetectorCard, HeadCard, Vector
 from tests.conftest import encode
 from tests.networks import build
-from utility_gate.checkpoint import Weights
+from utility_gate.checkpoint import Weights, save_card
 from utility_gate.files import digest_bytes
 from utility_gate.preprocess import Preprocess, Resampling
 

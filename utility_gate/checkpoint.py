@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -55,7 +55,16 @@ class ConformanceVector(_Model):
         return base64.b64decode(self.image)
 
 
-class Card(_Model):
+class WeightsCard(_Model):
+    """What the card of any network has: the weights that it belongs to."""
+
+    weights: Weights
+
+
+AnyCard = TypeVar("AnyCard", bound=WeightsCard)
+
+
+class Card(WeightsCard):
     """Everything that is known of a predictor.
 
     `scale_to` is the decoder's scaling floor that it was trained with (see `images.decode`),
@@ -67,7 +76,6 @@ class Card(_Model):
     name: str = Field(min_length=1)
     version: str = Field(min_length=1)
     task: str = Field(min_length=1)
-    weights: Weights
     preprocess: Preprocess
     scale_to: int = Field(gt=0)
     min_side: int = Field(gt=0)
@@ -84,13 +92,18 @@ class Card(_Model):
 
 
 def load(folder: Path) -> tuple[Card, bytes]:
-    """The card and the ONNX weights of a predictor, checked against each other.
+    """The card and the ONNX weights of a predictor; see `load_card`."""
+    return load_card(folder, Card)
+
+
+def load_card(folder: Path, kind: type[AnyCard]) -> tuple[AnyCard, bytes]:
+    """The card of a kind, and the ONNX weights that it names, checked against each other.
 
     Raises:
         CheckpointError: if a file is missing, the card is not valid or the digest differs.
     """
     try:
-        card = Card.model_validate_json((folder / CARD).read_bytes())
+        card = kind.model_validate_json((folder / CARD).read_bytes())
         weights = (folder / card.weights.file).read_bytes()
     except OSError as error:
         raise CheckpointError(
@@ -107,7 +120,7 @@ def load(folder: Path) -> tuple[Card, bytes]:
     return card, weights
 
 
-def save_card(card: Card, folder: Path) -> Path:
+def save_card(card: WeightsCard, folder: Path) -> Path:
     """Write `card.json`, readable and with sorted keys. Atomic."""
     path = folder / CARD
     text = json.dumps(card.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False)

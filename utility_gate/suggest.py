@@ -15,8 +15,10 @@ from utility_gate.measure import MeasureLimits, measure
 from utility_gate.predictor import Look, UtilityPredictor
 from utility_gate.types import Advice, AdviceKind, Rung, Suggestion, Thresholds, is_probability
 
-LADDER = (95, 90, 75, 60, 50, 40, 30, 20, 10, 5)
-"""Tried from the top; with the steps between two of them that are at most 13 qualities."""
+LADDER = (95, 90, 75, 60, 50, 40, 30, 20)
+"""Tried from the top; with the steps between two of them that are at most 12 qualities. It ends where
+`MeasureLimits` begins to call a quality low: a search for the lowest quality that a predictor still
+likes finds its mistakes too, and further down they cost more than bytes (docs/benchmarks.md)."""
 
 _AS_IT_CAME = Advice(
     AdviceKind.ORIGINAL_FILE, None, "send the file as it is: made smaller it is not useful"
@@ -197,7 +199,7 @@ def suggest(
 
     `image` is encoded (JPEG, PNG, WebP) or HWC uint8 RGB pixels; other arguments as for
     `Suggester`. It is compressed as `compress` does and judged as the service judges: with the
-    default qualities at most 14 times, the image as it came included.
+    default qualities at most 13 times, the image as it came included.
 
     Raises:
         ImageError: if the image cannot be judged.

@@ -11,11 +11,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipelines.car_model.answer import NO_CAR
 from pipelines.car_model.names import normalize
 from pipelines.car_model.pipeline import HEAD
-from pipelines.card import ClassifierCard, load
+from pipelines.card import ClassifierCard
 from pipelines.embedded import model_folder
 from pipelines.examples import Example, assign_sides, load_sets, open_head, read_examples
 from pipelines.job import Job
 from pipelines.labelling import write_labelling
+from utility_gate.checkpoint import load_card
 from utility_gate.errors import ConfigError
 
 
@@ -79,5 +80,5 @@ def write_sources(
     _, job = load_job(config, data, out)
     held_out = job.side("validation") + job.side("test")
     with model_folder(model, "pipelines.car_model") as folder:
-        card, _ = load(folder, ClassifierCard)
+        card, _ = load_card(folder, ClassifierCard)
         return write_labelling(card, folder, chosen, held_out, data, out), chosen

@@ -9,13 +9,13 @@ from pathlib import Path
 from pipelines.car_model.data import load_job
 from pipelines.car_model.evaluate import answer_table, answers_of, measure
 from pipelines.car_model.levels import choose_thresholds
-from pipelines.card import save_card
 from pipelines.classifier import Classifier
 from pipelines.results import write_results
 from pipelines.tables import head_table
 from pipelines.training.config import load_recipe
 from pipelines.training.experiments import compare_backbones, cross_validate, search_grid
 from pipelines.training.train_classifier import train_classifier
+from utility_gate.checkpoint import save_card
 
 
 def train(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.card import ClassifierCard, load
+from pipelines.card import ClassifierCard
 from pipelines.damage.heads import LOCATION, SEVERITY, TYPE
 from pipelines.damage.pipeline import CLASSIFIER
 from pipelines.embedded import model_folder
 from pipelines.examples import assign_sides, load_sets, read_examples
 from pipelines.job import Job
 from pipelines.labelling import write_labelling
+from utility_gate.checkpoint import load_card
 
 
 def classifier_job(config: Path, data: Path, out: Path, release: str = "1") -> Job:
@@ -35,5 +36,5 @@ def write_sources(
     job = classifier_job(config, data, out)
     held_out = job.side("validation") + job.side("test")
     with model_folder(model, "pipelines.damage") as folder:
-        card, _ = load(folder / CLASSIFIER, ClassifierCard)
+        card, _ = load_card(folder / CLASSIFIER, ClassifierCard)
         return write_labelling(card, folder / CLASSIFIER, chosen, held_out, data, out), chosen

@@ -12,7 +12,7 @@ import lightning
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.card import ClassifierCard, HeadCard, save_card
+from pipelines.card import ClassifierCard, HeadCard
 from pipelines.classifier import Classifier
 from pipelines.evaluate import HeadResult, classify_all, evaluate, known_rows
 from pipelines.examples import SIDES, Example, check_labels, check_sides
@@ -33,7 +33,7 @@ from pipelines.training.export import (
 from pipelines.training.fit import HISTORY, fit
 from pipelines.training.network import HeadedNet
 from pipelines.training.stored import fit_digest, once
-from utility_gate.checkpoint import Weights
+from utility_gate.checkpoint import Weights, save_card
 from utility_gate.files import digest_file, read_source
 from utility_gate.images import decode, encode_jpeg
 from utility_gate.training.export import synthetic_photo

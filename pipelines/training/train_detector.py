@@ -16,7 +16,7 @@ import onnx
 import torch
 
 from pipelines.boxed import BoxedImage, by_original
-from pipelines.card import DetectorCard, Vector, save_card
+from pipelines.card import DetectorCard, Vector
 from pipelines.detector import Detector, to_numbers
 from pipelines.evaluate_boxes import evaluate_boxes
 from pipelines.examples import SIDES
@@ -25,7 +25,7 @@ from pipelines.training.detector import STRIDES, BoxNet
 from pipelines.training.detector_config import DetectorRecipe
 from pipelines.training.detector_fit import fit_detector
 from pipelines.training.stored import once
-from utility_gate.checkpoint import Weights
+from utility_gate.checkpoint import Weights, save_card
 from utility_gate.errors import CheckpointError, ConfigError
 from utility_gate.files import digest_file, digest_json
 from utility_gate.images import encode_jpeg

@@ -103,7 +103,7 @@ def test_suggest_says_and_writes_and_goes_on_after_a_bad_file(
     assert done.returncode == 1
     found, junk, dark = lines(done.stdout)
     assert found["found"] is True
-    assert found["quality"] == 5
+    assert found["quality"] == 20
     assert found["saved"] == found["original_size"] - found["size"]  # type: ignore[operator]
     assert found["saved_against_95"] > found["saved_against_90"] > 0  # type: ignore[operator]
     curve = [rung["quality"] for rung in found["curve"]]  # type: ignore[attr-defined]
@@ -131,7 +131,7 @@ def test_suggest_asks_a_running_gate(folder: Path, gate: RunningGate) -> None:
     assert done.returncode == 0
     heading, bright, dark = done.stdout.splitlines()
     assert heading.split()[:3] == ["photo", "quality", "utility"]
-    assert bright.split()[1] == "5"
+    assert bright.split()[1] == "20"
     assert "BRIGHTER 25" in dark
     assert gate.metric("utility_gate_requests_total", method="Suggest", code="OK") == 2
 

@@ -23,7 +23,7 @@ from labelers.onnx_networks import open_classifier
 from pipelines.boxed import BoxSet, by_original, read_boxed, side_of
 from pipelines.car_model import data as car_data
 from pipelines.car_model.answer import NO_CAR
-from pipelines.card import ClassifierCard, load
+from pipelines.card import ClassifierCard
 from pipelines.classifier import Classifier
 from pipelines.damage import data as damage_data
 from pipelines.examples import (
@@ -45,6 +45,7 @@ from pipelines.heads import Head
 from pipelines.labelling import NETWORKS, TRUTH, write_labelling
 from tests.checkpoints import save_car_model, save_damage
 from tests.labelled import box, picture, save, save_boxes, save_classes, save_table
+from utility_gate.checkpoint import load_card
 from utility_gate.errors import ConfigError, TableError
 from utility_gate.networks import load_specs
 
@@ -606,7 +607,7 @@ def labelled(folder: Path, head: str) -> list[Example]:
 
 def test_a_head_labels_as_the_pipeline_classifies(tmp_path: Path) -> None:
     model = save_damage(tmp_path / "model") / "classifier"
-    card, _ = load(model, ClassifierCard)
+    card, _ = load_card(model, ClassifierCard)
     examples = [
         *labelled(tmp_path / "data", "type"),
         Example(tmp_path / "data" / "x.png", {"severity": ("minor",)}, "x"),
@@ -638,7 +639,7 @@ def test_a_later_heads_outputs_are_cut_out_and_temperature_is_the_labellers_matt
     tmp_path: Path,
 ) -> None:
     model = save_damage(tmp_path / "model") / "classifier"
-    card, _ = load(model, ClassifierCard)
+    card, _ = load_card(model, ClassifierCard)
     hot = card.model_copy(
         update={"heads": tuple(h.model_copy(update={"temperature": 2.0}) for h in card.heads)}
     )
@@ -661,7 +662,7 @@ def hot_weights(model: Path) -> bytes:
 
 def test_what_cannot_label_is_refused(tmp_path: Path) -> None:
     model = save_damage(tmp_path / "model") / "classifier"
-    card, _ = load(model, ClassifierCard)
+    card, _ = load_card(model, ClassifierCard)
     data, out = tmp_path / "data", tmp_path / "out"
     examples = labelled(data, "type")
     with pytest.raises(ConfigError, match="one of the heads type, severity, got 'location'"):

@@ -114,7 +114,7 @@ class GateClient(BaseClient):
         `utility`, if that is not 0; scaled down first to a longer side of `max_side` pixels, if
         that is not 0.
 
-        The gate judges up to 14 images for it. Raises an InputError for an image that cannot be
+        The gate judges up to 13 images for it. Raises an InputError for an image that cannot be
         judged and a GateError for trouble, also with `on_failure="open"`.
         """
         request = pb.SuggestRequest(

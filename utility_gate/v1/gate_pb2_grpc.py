@@ -92,7 +92,7 @@ class UtilityGateServiceServicer(object):
 
     def Suggest(self, request, context):
         """Suggest says how far an image can be compressed and stay useful. It judges the image at up to
-        thirteen JPEG qualities, which takes as long and counts for limits as so many images.
+        twelve JPEG qualities, which takes as long and counts for limits as so many images.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,7 +49,7 @@ class UtilityGateServiceStub:
     """
     Suggest: _grpc.UnaryUnaryMultiCallable[_gate_pb2.SuggestRequest, _gate_pb2.SuggestResponse]
     """Suggest says how far an image can be compressed and stay useful. It judges the image at up to
-    thirteen JPEG qualities, which takes as long and counts for limits as so many images.
+    twelve JPEG qualities, which takes as long and counts for limits as so many images.
     """
     GetInfo: _grpc.UnaryUnaryMultiCallable[_gate_pb2.GetInfoRequest, _gate_pb2.GetInfoResponse]
     """GetInfo says what this gate serves: tasks, thresholds, predictors, limits."""
@@ -75,7 +75,7 @@ class UtilityGateServiceAsyncStub(UtilityGateServiceStub):
     """
     Suggest: _aio.UnaryUnaryMultiCallable[_gate_pb2.SuggestRequest, _gate_pb2.SuggestResponse]  # type: ignore[assignment]
     """Suggest says how far an image can be compressed and stay useful. It judges the image at up to
-    thirteen JPEG qualities, which takes as long and counts for limits as so many images.
+    twelve JPEG qualities, which takes as long and counts for limits as so many images.
     """
     GetInfo: _aio.UnaryUnaryMultiCallable[_gate_pb2.GetInfoRequest, _gate_pb2.GetInfoResponse]  # type: ignore[assignment]
     """GetInfo says what this gate serves: tasks, thresholds, predictors, limits."""
@@ -116,7 +116,7 @@ class UtilityGateServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_gate_pb2.SuggestResponse, _abc.Awaitable[_gate_pb2.SuggestResponse]]:
         """Suggest says how far an image can be compressed and stay useful. It judges the image at up to
-        thirteen JPEG qualities, which takes as long and counts for limits as so many images.
+        twelve JPEG qualities, which takes as long and counts for limits as so many images.
         """
 
     @_abc_1.abstractmethod
