@@ -16,9 +16,9 @@ from utility_gate.predictor import Look, UtilityPredictor
 from utility_gate.types import Advice, AdviceKind, Rung, Suggestion, Thresholds, is_probability
 
 LADDER = (95, 90, 75, 60, 50, 40, 30, 20)
-"""Tried from the top; with the steps between two of them that are at most 12 qualities. It ends where
-`MeasureLimits` begins to call a quality low: a search for the lowest quality that a predictor still
-likes finds its mistakes too, and further down they cost more than bytes (docs/benchmarks.md)."""
+"""Tried from the top; with the steps between two of them that are at most 12 qualities. It ends
+where `MeasureLimits` begins to call a quality low: a search for the lowest quality that a predictor
+still likes finds its mistakes too, and most of them further down (docs/benchmarks.md)."""
 
 _AS_IT_CAME = Advice(
     AdviceKind.ORIGINAL_FILE, None, "send the file as it is: made smaller it is not useful"

@@ -48,6 +48,7 @@ from tests.labelled import box, picture, save, save_boxes, save_classes, save_ta
 from utility_gate.checkpoint import load_card
 from utility_gate.errors import ConfigError, TableError
 from utility_gate.networks import load_specs
+from utility_gate.split import unit_hash
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "pipelines"
 
@@ -123,7 +124,8 @@ def test_tables_of_other_programs_are_read(table: Path) -> None:
 def test_a_limit_takes_the_same_pictures_whoever_else_is_there(tmp_path: Path) -> None:
     save_classes(tmp_path / "a", ("x",), 12)
     few = names(read_examples([ImageSet(folder="a", limit=5)], tmp_path))
-    assert len(few) == 5
+    by_hash = sorted((tmp_path / "a/x").iterdir(), key=lambda p: unit_hash("limit", str(p)))
+    assert few == sorted(path.stem for path in by_hash[:5])
     assert names(read_examples([ImageSet(folder="a", limit=50)], tmp_path)) == sorted(
         names(read_examples([ImageSet(folder="a")], tmp_path))
     )
@@ -261,6 +263,9 @@ def test_copies_are_found_by_way_of_others_between_them() -> None:
         "0" * 30 + "3f": "0" * 32,  # six bits from the first, three from the second
         far: far,
     }
+    # A fourth joins the first to a third that had joined the second.
+    chain = [f"{bits:032x}" for bits in (0, 0b0011100011, 0b0110000011, 0b1000000011)]
+    assert _first_alike(chain, 3) == dict.fromkeys(chain, chain[0])
     assert _first_alike([near, far], 0) == {near: near, far: far}
     assert _first_alike([], 3) == {}
 
@@ -309,6 +314,15 @@ def test_no_original_is_on_two_sides_and_order_does_not_matter(rows: Any, random
         by_group.setdefault(one.group, set()).add(sided[one.path])
     assert all(len(sides) == 1 for sides in by_group.values())
     assert set(sided.values()) <= set(SIDES)
+
+
+def test_originals_of_two_classes_are_sided_alike_in_any_order() -> None:
+    both = [example(f"m{n}", label, copy=i) for n in range(20) for i, label in enumerate("ab")]
+    examples = [*both, *(example(f"b{n}", "b") for n in range(27))]
+    sided = {e.path: e.side for e in assign_sides(examples)}
+    assert {e.path: e.side for e in assign_sides(examples[::-1])} == sided
+    folded = {e.path: e.side for e in fold_sides(examples, 1, 5)}
+    assert {e.path: e.side for e in fold_sides(examples[::-1], 1, 5)} == folded
 
 
 def test_a_split_of_ones_own_is_respected_and_the_most_withheld_side_wins() -> None:

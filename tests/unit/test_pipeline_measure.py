@@ -184,6 +184,9 @@ def test_answers_are_given_from_where_enough_of_them_are_right() -> None:
     right[30:34] = False  # four of 34 are too many: nothing below is told
     assert probabilities[24] > threshold_for(probabilities, right, 0.1) > probabilities[31]
     assert threshold_for(probabilities, ~np.ones(50, bool), 0.1) == 1
+    # Nor is anything told below a bad stretch, though a good one may follow and make up for it.
+    many = np.linspace(0.99, 0.5, 236)
+    assert threshold_for(many, ~np.isin(np.arange(236), range(30, 36)), 0.1) > many[36]
     assert threshold_for(np.zeros(0), np.zeros(0, bool), 0.1) == 1
 
 

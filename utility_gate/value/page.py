@@ -98,7 +98,8 @@ def _areas(worth: Worth) -> list[str]:
         "|---|---|---|---|",
         *table,
         "",
-        f"The utility's area is {_points(worth.ahead_of_quality)} below the JPEG quality's.",
+        f"The JPEG quality's area minus the utility's: {_points(worth.ahead_of_quality)}; above 0 "
+        "the utility ranks better.",
         "",
     ]
 
