@@ -13,9 +13,8 @@ import numpy.typing as npt
 from pipelines.classifier import Classifier, Floats
 from pipelines.examples import Example, check_labels, check_sides
 from pipelines.heads import Head
-from pipelines.measure import Scores, bootstrap, score
+from pipelines.measure import Interval, Scores, bootstrap, score
 from pipelines.views import classify_views
-from utility_gate.errors import TableError
 from utility_gate.files import read_source
 
 Classify = Callable[[bytes], Mapping[str, Floats]]
@@ -88,16 +87,20 @@ def evaluate(
     return results
 
 
-def multi_label_accuracy(
-    classifier: Classifier, examples: Sequence[Example], head: Head
-) -> tuple[float, float, float]:
-    """Binary accuracy over images and classes (seed 001), with its 95 % interval's bounds."""
-    rows = [i for i, example in enumerate(examples) if head.name in example.labels]
-    if not rows:
-        raise TableError(f"head {head.name}: expected labelled images, got none")
-    said = classify_all(classifier, [examples[i] for i in rows])[head.name] >= 0.5
-    true = np.zeros_like(said)
+def evaluate_multi_label(classifier: Classifier, test: Sequence[Example]) -> dict[str, Interval]:
+    """The binary accuracy over images and classes (seed 001), by head, of every multi-label head
+    that has labels here."""
+    labelled = {name for example in test for name in example.labels}
+    heads = [c.head for c in classifier.card.heads if c.multi_label and c.name in labelled]
+    if not heads:
+        return {}
+    said = classify_all(classifier, test)
+    return {head.name: _binary_accuracy(said[head.name] >= 0.5, test, head) for head in heads}
+
+
+def _binary_accuracy(said: npt.NDArray[np.bool_], test: Sequence[Example], head: Head) -> Interval:
+    rows = [i for i, example in enumerate(test) if head.name in example.labels]
+    true = np.zeros((len(rows), len(head.classes)), bool)
     for row, i in enumerate(rows):
-        true[row, [head.index(label) for label in examples[i].labels[head.name]]] = True
-    interval = bootstrap((said == true).mean(1), [examples[i].group for i in rows])
-    return interval.value, interval.low, interval.high
+        true[row, [head.index(label) for label in test[i].labels[head.name]]] = True
+    return bootstrap((said[rows] == true).mean(1), [test[i].group for i in rows])

@@ -84,7 +84,8 @@ class ImageSet(BaseModel):
     is a column of train, val and test. `group` is a regular expression on the file's name whose
     first group tells copies of one original; without it, images that look the same (by their
     difference hashes) belong together. Rows of a table are left out where a column of `without`
-    matches its regular expression. `limit` takes that many images, chosen by their names' hashes.
+    matches its regular expression. `limit` takes that many images, chosen by the hashes of their
+    paths below the data folder.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -137,7 +138,7 @@ def read_examples(
     examples: list[Example] = []
     for entry in sets:
         found = _from_table(entry, data) if entry.table else _from_folder(entry, data)
-        kept = sorted(found, key=lambda example: unit_hash("limit", str(example.path)))
+        kept = sorted(found, key=lambda e: unit_hash("limit", e.path.relative_to(data).as_posix()))
         examples += kept[: entry.limit or None]
     if not examples:
         raise TableError(f"{data}: expected labelled images, found none")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -56,3 +56,9 @@ def class_table(result: HeadResult) -> str:
         if count
     ]
     return markdown((result.head.name, "images", "precision", "recall", "F2"), rows)
+
+
+def multi_label_tables(accuracies: Mapping[str, Interval]) -> list[str]:
+    """One table of the multi-label heads, if there are any; percent."""
+    rows = [[name, with_interval(accuracy)] for name, accuracy in accuracies.items()]
+    return [markdown(("head", "binary accuracy (95 %)"), rows)] if rows else []

@@ -8,9 +8,10 @@ from pipelines.boxed import by_original, read_boxed
 from pipelines.damage.data import classifier_job
 from pipelines.damage.pipeline import CLASSIFIER, DETECTOR, DamagePipeline
 from pipelines.evaluate import evaluate as evaluate_heads
+from pipelines.evaluate import evaluate_multi_label
 from pipelines.evaluate_boxes import evaluate_boxes
 from pipelines.results import write_results
-from pipelines.tables import head_table
+from pipelines.tables import head_table, multi_label_tables
 from pipelines.training.detector_config import load_detector_config
 
 
@@ -25,7 +26,8 @@ def evaluate(config: Path, data: Path, model: str, out: Path) -> str:
     pipeline = DamagePipeline.load(model)
     job = classifier_job(config, data, out / CLASSIFIER)
     results = evaluate_heads(pipeline.classifier, job.side("train"), job.side("test"), views=True)
-    write_results(results, job.out)
+    others = evaluate_multi_label(pipeline.classifier, job.side("test"))
+    write_results(results, job.out, *multi_label_tables(others))
     recipe, sets = load_detector_config(config)
     originals = by_original(read_boxed(sets, data, recipe.rename), "test")
     _, boxes = evaluate_boxes(pipeline.detector, originals, recipe.sides)

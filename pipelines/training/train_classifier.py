@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,13 +15,14 @@ import numpy.typing as npt
 
 from pipelines.card import ClassifierCard, HeadCard
 from pipelines.classifier import Classifier
-from pipelines.evaluate import HeadResult, classify_all, evaluate, known_rows
+from pipelines.evaluate import HeadResult, classify_all, evaluate, evaluate_multi_label, known_rows
 from pipelines.examples import SIDES, Example, check_labels, check_sides
 from pipelines.heads import Head
 from pipelines.job import Job
 from pipelines.measure import fit_temperature
 from pipelines.pictures import draw_history
 from pipelines.results import to_numbers, write_results
+from pipelines.tables import multi_label_tables
 from pipelines.training.config import Recipe
 from pipelines.training.dataset import classifier_preprocess
 from pipelines.training.export import (
@@ -77,15 +79,19 @@ def train_classifier(job: Job, recipe: Recipe) -> tuple[ClassifierCard, list[Hea
     chosen = _choose(half, int8, validation)
     # 3. How good it is, on images that nobody has looked at.
     results = evaluate(chosen, train, test, views=recipe.views)
+    others = evaluate_multi_label(chosen, test)
     card = chosen.card.model_copy(
         update={
             "training": _describe(job, recipe, rate, half, int8, validation),
-            "metrics": {result.head.name: to_numbers(result) for result in results},
+            "metrics": {
+                **{result.head.name: to_numbers(result) for result in results},
+                **{name: {"binary_accuracy": asdict(one)} for name, one in others.items()},
+            },
             "conformance": _vectors(chosen),
         }
     )
     save_card(card, job.out)
-    write_results(results, job.out)
+    write_results(results, job.out, *multi_label_tables(others))
     draw_history(job.out / HISTORY, job.out / "learning-curves.png")
     return card, results
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import tomllib
 from collections import Counter
 from dataclasses import replace
@@ -124,11 +125,16 @@ def test_tables_of_other_programs_are_read(table: Path) -> None:
 def test_a_limit_takes_the_same_pictures_whoever_else_is_there(tmp_path: Path) -> None:
     save_classes(tmp_path / "a", ("x",), 12)
     few = names(read_examples([ImageSet(folder="a", limit=5)], tmp_path))
-    by_hash = sorted((tmp_path / "a/x").iterdir(), key=lambda p: unit_hash("limit", str(p)))
+    by_hash = sorted(
+        (tmp_path / "a/x").iterdir(), key=lambda p: unit_hash("limit", f"a/x/{p.name}")
+    )
     assert few == sorted(path.stem for path in by_hash[:5])
     assert names(read_examples([ImageSet(folder="a", limit=50)], tmp_path)) == sorted(
         names(read_examples([ImageSet(folder="a")], tmp_path))
     )
+    elsewhere = tmp_path / "moved"
+    shutil.copytree(tmp_path / "a", elsewhere / "a")
+    assert names(read_examples([ImageSet(folder="a", limit=5)], elsewhere)) == few
     for path in sorted((tmp_path / "a" / "x").iterdir()):
         if path.stem not in few:
             path.unlink()

@@ -24,8 +24,8 @@ from pipelines.evaluate import (
     HeadResult,
     classify_all,
     evaluate,
+    evaluate_multi_label,
     known_rows,
-    multi_label_accuracy,
 )
 from pipelines.evaluate_boxes import ap_table, detect_all, evaluate_boxes, threshold_table
 from pipelines.examples import Example
@@ -487,11 +487,10 @@ def test_several_labels_are_measured_class_by_class(tmp_path: Path, classifier: 
     assert said.shape == (3, 2)
     # Never the front; the rear where it is red, and (even odds) where it is grey.
     assert (said >= 0.5).tolist() == [[False, True], [False, False], [False, True]]
-    value, low, high = multi_label_accuracy(classifier, examples, classifier.card.heads[2].head)
-    assert value == pytest.approx(3 / 4)
-    assert low <= value <= high
-    with pytest.raises(TableError, match="head location: expected labelled images"):
-        multi_label_accuracy(classifier, examples[2:], classifier.card.heads[2].head)
+    (measured,) = evaluate_multi_label(classifier, examples).items()
+    assert measured[0] == "location"
+    assert measured[1].value == pytest.approx(3 / 4)
+    assert measured[1].low <= measured[1].value <= measured[1].high
 
 
 def test_views_show_the_picture_its_mirror_image_and_its_corners(classifier: Classifier) -> None:

@@ -730,7 +730,7 @@ def test_a_trained_classifier_serves_and_says_where_it_came_from(shapes: Job) ->
     assert card.training["recipe"]["arch"] == "alexnet"
     assert card.training["learning_rate"] == 3e-3
     assert set(card.training["validation_accuracy"]) == {"fp16", "int8"}
-    assert set(card.metrics) == {"type"}
+    assert set(card.metrics) == {"type", "place"}
     assert card.metrics["type"]["images"] == 3
     assert len(card.conformance) == 2
     assert (shapes.out / "model.int8.onnx").stat().st_size < 0.7 * (
@@ -1074,6 +1074,9 @@ def test_both_networks_of_the_damage_pipeline_are_trained_from_one_file(
     assert heads["location"].multi_label
     assert len(heads["type"].classes) == 10
     assert "val_accuracy_location" in read_history(out / "classifier")[0]
+    told = pipeline.classifier.card.metrics["location"]["binary_accuracy"]
+    assert 0 <= told["low"] <= told["value"] <= told["high"] <= 1
+    assert "| location |" in (out / "classifier" / "results.md").read_text()
     detector = pipeline.detector.card
     assert (detector.name, detector.version, detector.side) == ("damage-detector", "4", 128)
     assert detector.classes == ("dent", "scratch")
