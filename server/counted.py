@@ -9,7 +9,7 @@ from typing import Protocol
 from grpc import StatusCode
 
 from server.metrics import GateMetrics
-from serving.errors import to_code
+from serving.errors import given_up, to_code
 
 
 class Deadline(Protocol):
@@ -31,7 +31,5 @@ def counted(metrics: GateMetrics, method: str, context: Deadline) -> Iterator[No
         raise
     finally:
         if code is None:  # given up, by the caller or by its deadline
-            left = context.time_remaining()
-            expired = left is not None and left <= 0
-            code = StatusCode.DEADLINE_EXCEEDED if expired else StatusCode.CANCELLED
+            code = given_up(context.time_remaining())
         metrics.images.labels(method, code.name).inc()

@@ -31,6 +31,9 @@ RETRY_SECONDS = 0.5
 LONGEST_PAUSE = 3.0
 """Seconds after which gRPC may repeat a call by itself; who must wait longer is told at once."""
 
+_CLOCKS_APART = 0.05
+"""Seconds by which a caller's deadline may pass before ours does."""
+
 ERROR_DOMAIN = "utility-gate"
 
 CODES: dict[type[Exception], grpc.StatusCode] = {
@@ -104,6 +107,14 @@ def to_status(error: Exception) -> Status:
     return Status(
         grpc.StatusCode.INTERNAL, f"internal error; see incident {incident} in the log", detail
     )
+
+
+def given_up(left: float | None) -> grpc.StatusCode:
+    """The status code of a call that its caller ended with `left` seconds of its deadline to go
+    (None: without one): a caller whose deadline passes cancels, by its own clock, which began
+    before ours."""
+    expired = left is not None and left <= _CLOCKS_APART
+    return grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
 
 
 def to_note(error: Exception) -> str:

@@ -12,7 +12,7 @@ import grpc
 from serving import request_context
 from serving.access import AccessLog
 from serving.auth import peer_host
-from serving.errors import AnsweredError, to_status
+from serving.errors import AnsweredError, given_up, to_status
 from serving.metrics import ServiceMetrics
 from serving.request_context import ID_KEY, RequestContext
 from serving.tracing import Tracer
@@ -62,9 +62,7 @@ class Observation:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and issubclass(kind, asyncio.CancelledError | GeneratorExit):
-            left = self._context.time_remaining()
-            expired = left is not None and left <= 0
-            self.code = grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
+            self.code = given_up(self._context.time_remaining())
         self._record()
 
     async def abort(self, error: Exception) -> None:
