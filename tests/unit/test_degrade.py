@@ -26,6 +26,7 @@ from utility_gate.degrade import (
     LowLight,
     Messenger,
     MotionBlur,
+    Screenshot,
     SensorNoise,
     Webp,
     describe,
@@ -134,6 +135,27 @@ def test_messengers_scale_down_only(size: tuple[int, int], expected: tuple[int, 
     image = decode(messenger.apply(np.zeros((size[1], size[0], 3), np.uint8)))
     assert (image.width, image.height) == messenger.size(*size) == expected
     assert messenger.view(*size) == (0, 0, *size)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((200, 100), (90, 45)), ((30, 20), (90, 60)), ((30, 400), (7, 90)), ((1, 999), (1, 90))],
+)
+def test_screenshots_have_the_screen_s_size(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    screenshot = Screenshot(side=90)
+    image = decode(screenshot.apply(np.zeros((size[1], size[0], 3), np.uint8)))
+    assert (image.width, image.height) == screenshot.size(*size) == expected
+    assert screenshot.view(*size) == (0, 0, *size)
+    assert (image.format, screenshot.quality) == ("PNG", None)
+
+
+def test_a_screenshot_of_a_jpeg_does_not_tell_its_quality(photo: np.ndarray) -> None:
+    shown = Chain((Jpeg(20), Screenshot(320)))
+    assert shown.quality is None
+    assert decode(shown.apply(photo)).luma_quantization is None
+    assert (shown.alter(photo) == decode(encode_jpeg(photo, 20)).pixels).all()
 
 
 # --- blur
@@ -365,6 +387,7 @@ def test_severity_grows(kind: type[Degradation]) -> None:
             *EACH,
             JpegTwice(50, 50, shift=7),
             Messenger(7, 80),
+            Screenshot(3),
             MotionBlur(101),
             DefocusBlur(45),
             Crop(0.01),

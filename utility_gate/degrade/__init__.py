@@ -20,6 +20,7 @@ from utility_gate.degrade.registry import (
     from_parameters,
     to_json,
 )
+from utility_gate.degrade.screenshot import Screenshot
 from utility_gate.degrade.webp import Webp
 
 PRISTINE = "none"
@@ -39,6 +40,7 @@ __all__ = [
     "LowLight",
     "Messenger",
     "MotionBlur",
+    "Screenshot",
     "SensorNoise",
     "View",
     "Webp",

@@ -13,6 +13,7 @@ from utility_gate.degrade.crop import Crop
 from utility_gate.degrade.jpeg import Jpeg, JpegTwice
 from utility_gate.degrade.light import LowLight, SensorNoise
 from utility_gate.degrade.messenger import Messenger
+from utility_gate.degrade.screenshot import Screenshot
 from utility_gate.degrade.webp import Webp
 
 REGISTRY: dict[str, type[Degradation]] = {
@@ -22,6 +23,7 @@ REGISTRY: dict[str, type[Degradation]] = {
         JpegTwice,
         Webp,
         Messenger,
+        Screenshot,
         MotionBlur,
         DefocusBlur,
         SensorNoise,
