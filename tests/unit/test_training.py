@@ -18,6 +18,7 @@ from utility_gate.files import digest_bytes
 from utility_gate.images import decode
 from utility_gate.networks import load_specs
 from utility_gate.predictor import UtilityPredictor
+from utility_gate.sides import Shares, count_labels, load_sides, side_of, target_of
 from utility_gate.split import split_of
 from utility_gate.tables import (
     CLASSIFICATION_SCHEMA,
@@ -28,12 +29,7 @@ from utility_gate.tables import (
 )
 from utility_gate.training.calibrate import choose_thresholds, fit_temperature
 from utility_gate.training.config import load_config
-from utility_gate.training.dataset import (
-    balanced_sampler,
-    load_sides,
-    predictor_preprocess,
-    target_of,
-)
+from utility_gate.training.dataset import balanced_sampler, predictor_preprocess
 from utility_gate.training.distill import DegradedCrops, DistillConfig, Teacher, distill
 from utility_gate.training.evaluate import (
     balanced_accuracy,
@@ -49,6 +45,7 @@ from utility_gate.training.train import train
 from utility_gate.types import Label, Observation
 
 SOURCES = 40
+SHARES = Shares(validation=0.3)
 METADATA = {"voters": ["x", "y"], "networks": {"x": 1, "y": 2}, "rule": {"t_high": 0.9}}
 
 
@@ -212,7 +209,7 @@ def test_calibration_error_by_hand() -> None:
 
 
 def test_no_source_is_on_two_sides_and_test_copies_are_unanimous(tables: Path) -> None:
-    sides = load_sides([tables / "labels.parquet"], tables, "votes", 0.3)
+    sides = load_sides([tables / "labels.parquet"], tables, "votes", SHARES)
     sources = [
         {copy.label.source for copy in side} for side in (sides.train, sides.validation, sides.test)
     ]
@@ -236,16 +233,16 @@ def test_further_tables_add_to_training_alone(tables: Path, tmp_path: Path) -> N
             )
         )
     write_labels(more, tmp_path / "more.parquet", METADATA)
-    one = load_sides([tables / "labels.parquet"], tables, "unanimous", 0.3)
+    one = load_sides([tables / "labels.parquet"], tables, "unanimous", SHARES)
     both = [tables / "labels.parquet", tmp_path / "more.parquet"]
-    two = load_sides(both, tables, "unanimous", 0.3)
+    two = load_sides(both, tables, "unanimous", SHARES)
     assert (two.validation, two.test) == (one.validation, one.test)
     assert len(two.train) == len(one.train) * 3 // 2
     # A copy in both tables keeps the label of the first.
     assert {c.label.label for c in two.train if c.label.quality == 90} == {1}
     write_labels(more, tmp_path / "more.parquet", METADATA | {"rule": {"t_high": 0.5}})
     with pytest.raises(TableError, match="expected labels made as in"):
-        load_sides(both, tables, "unanimous", 0.3)
+        load_sides(both, tables, "unanimous", SHARES)
 
 
 def test_changed_sources_and_other_encoders_are_refused(tables: Path, tmp_path: Path) -> None:
@@ -253,43 +250,82 @@ def test_changed_sources_and_other_encoders_are_refused(tables: Path, tmp_path: 
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "3.png").write_bytes(encode(draw(96, 72, seed=99), "PNG"))
     with pytest.raises(TableError, match="is not the image that was labelled"):
-        load_sides([tables / "labels.parquet"], tmp_path, "votes", 0.3)
+        load_sides([tables / "labels.parquet"], tmp_path, "votes", SHARES)
     (tmp_path / "3.png").unlink()
     with pytest.raises(TableError, match=r"3\.png: expected this source"):
-        load_sides([tables / "labels.parquet"], tmp_path, "votes", 0.3)
+        load_sides([tables / "labels.parquet"], tmp_path, "votes", SHARES)
     data = (tables / "0.png").read_bytes()
     strange = label(source="0.png", source_digest=digest_bytes(data), label=1)
     write_labels([strange], tmp_path / "labels.parquet", {})
     with pytest.raises(TableError, match="this Pillow encodes other bytes"):
-        load_sides([tmp_path / "labels.parquet"], tables, "votes", 0.3)
+        load_sides([tmp_path / "labels.parquet"], tables, "votes", SHARES)
 
 
 def test_one_class_alone_cannot_be_trained_on(tables: Path, tmp_path: Path) -> None:
     useful = [row for row in read_labels(tables / "labels.parquet") if row.label == 1]
     write_labels(useful, tmp_path / "labels.parquet", {})
     with pytest.raises(TableError, match="expected useful and non-useful copies on the train side"):
-        load_sides([tmp_path / "labels.parquet"], tables, "unanimous", 0.3)
+        load_sides([tmp_path / "labels.parquet"], tables, "unanimous", SHARES)
 
 
 @pytest.mark.parametrize(
-    ("changes", "unanimous", "votes"),
+    ("changes", "unanimous", "votes", "eq2"),
     [
-        ({"label": 1, "useful_votes": 3}, 1.0, 1.0),
-        ({"label": 0, "non_useful_votes": 3}, 0.0, 0.0),
-        ({"useful_votes": 2}, None, 0.5 + 2 / 6),
-        ({"non_useful_votes": 1}, None, 0.5 - 1 / 6),
-        ({"useful_votes": 1, "non_useful_votes": 1}, None, 0.5),
-        ({}, None, None),
+        ({"label": 1, "useful_votes": 3, "utility": 0.8}, 1.0, 1.0, 1.0),
+        ({"label": 0, "non_useful_votes": 3, "utility": 0.2}, 0.0, 0.0, 0.0),
+        ({"useful_votes": 2, "utility": 0.7}, None, 0.5 + 2 / 6, 0.7),
+        ({"non_useful_votes": 1, "utility": -0.2}, None, 0.5 - 1 / 6, 0.0),
+        ({"useful_votes": 1, "non_useful_votes": 1, "utility": 1.5}, None, 0.5, 1.0),
+        ({"useful_votes": 1}, None, 0.5 + 1 / 6, None),
+        ({}, None, None, None),
     ],
 )
-def test_targets(changes: dict[str, int], unanimous: float | None, votes: float | None) -> None:
+def test_targets(
+    changes: dict[str, int], unanimous: float | None, votes: float | None, eq2: float | None
+) -> None:
     assert target_of(label(**changes), "unanimous") == unanimous
     assert target_of(label(**changes), "votes") == votes
+    assert target_of(label(**changes), "eq2") == eq2
+
+
+def test_classifiers_and_detectors_may_be_mixed(tables: Path, tmp_path: Path) -> None:
+    rows = read_labels(tables / "labels.parquet")
+    flipped = [
+        dataclasses.replace(row, label=None if row.label is None else 1 - row.label) for row in rows
+    ]
+    other = {"voters": ["d"], "networks": {"d": 3}, "rule": {"score": 0.5}, "task": "detection"}
+    write_labels(flipped, tmp_path / "boxes.parquet", other)
+    first = tables / "labels.parquet"
+    one = load_sides([first], tables, "unanimous", SHARES)
+    both = load_sides([first, tmp_path / "boxes.parquet"], tables, "unanimous", SHARES)
+    for side in ("train", "validation", "test"):
+        assert len(both.of(side)) == 2 * len(one.of(side))  # type: ignore[arg-type]
+    labels = {(c.label.image_digest, c.task): c.label.label for c in both.test}
+    for digest, task in labels:
+        if task == "detection":
+            assert labels[digest, task] == 1 - (labels[digest, "classification"] or 0)
+    counts = count_labels([first, tmp_path / "boxes.parquet"], SHARES)
+    assert counts["test"]["useful"] == len(one.test)
+
+
+def test_calibration_sources_are_apart_from_all_others(tables: Path) -> None:
+    shares = Shares(validation=0.3, calibration=0.3)
+    rows = read_labels(tables / "labels.parquet")
+    sides = {row.source: side_of(row, shares) for row in rows}
+    assert set(sides.values()) == {"train", "validation", "calibration", "test"}
+    without = {row.source: side_of(row, SHARES) for row in rows}
+    for source, side in sides.items():
+        assert without[source] == ("train" if side == "calibration" else side)
+    loaded = load_sides([tables / "labels.parquet"], tables, "votes", shares, only=("calibration",))
+    assert {copy.label.source for copy in loaded.calibration} <= {
+        source for source, side in sides.items() if side == "calibration"
+    }
+    assert (loaded.train, loaded.validation, loaded.test) == ([], [], [])
 
 
 @pytest.mark.parametrize("targets", ["unanimous", "votes"])
 def test_the_sampler_balances_hard_and_soft_targets(tables: Path, targets: str) -> None:
-    sides = load_sides([tables / "labels.parquet"], tables, targets, 0.3)  # type: ignore[arg-type]
+    sides = load_sides([tables / "labels.parquet"], tables, targets, SHARES)  # type: ignore[arg-type]
     skewed = [c for c in sides.train if c.target < 0.5][:3]
     skewed += [c for c in sides.train if c.target > 0.5]
     drawn = [skewed[i].target for i in balanced_sampler(skewed, 4000, seed=0)]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from utility_gate.errors import ConfigError
+from utility_gate.sides import Targets
 
 
 class TrainConfig(BaseModel):
@@ -44,13 +45,14 @@ class TrainConfig(BaseModel):
     patience: int = Field(default=4, ge=1)
     batch_size: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.2, ge=0, lt=1)
-    targets: Literal["unanimous", "votes"] = "votes"
+    targets: Targets = "votes"
     augment: bool = True
     init: str = "IMAGENET1K_V1"
     side: int = Field(default=224, ge=32, le=1024)
     scale_to: int = Field(default=256, ge=32)
     min_side: int = Field(default=32, ge=1)
     validation_fraction: float = Field(default=0.2, gt=0, lt=0.9)
+    calibration_fraction: float = Field(default=0.0, ge=0, lt=0.9)
     precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
     workers: int = Field(default_factory=lambda: min(8, max(1, (os.cpu_count() or 1) - 1)), ge=0)
     threads: int = Field(default=0, ge=0)

@@ -27,8 +27,8 @@ from utility_gate.files import digest_bytes
 from utility_gate.images import decode
 from utility_gate.measure import estimate_jpeg_quality
 from utility_gate.predictor import UtilityPredictor
+from utility_gate.sides import LabelledCopy, Shares, count_labels, load_sides
 from utility_gate.tables import read_metadata, read_observations
-from utility_gate.training.dataset import LabelledCopy, count_labels, load_sides
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def evaluate(
     """
     if reference is not None and reference in read_metadata(labels).get("voters", []):
         raise TableError(f"expected a reference without a vote in {labels}, got {reference}")
-    sides = load_sides([labels], images, "unanimous", validation_fraction=0.0)
+    sides = load_sides([labels], images, "unanimous", Shares())
     known = sides.train
     known_labels, test_labels = _labels(known), _labels(sides.test)
     sources = np.array([copy.label.source for copy in sides.test])
@@ -185,7 +185,7 @@ def evaluate(
         sources=len(set(sources)),
         useful=int((test_labels == 1).sum()),
         non_useful=int((test_labels == 0).sum()),
-        undecided=count_labels([labels], 0.0)["test"]["undecided"],
+        undecided=count_labels([labels], Shares())["test"]["undecided"],
         tables={
             path.name: digest_bytes(path.read_bytes())
             for path in (labels, observations)

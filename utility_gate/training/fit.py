@@ -15,10 +15,10 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
 
 from utility_gate.errors import ConfigError
+from utility_gate.sides import LabelledCopy
 from utility_gate.training.config import TrainConfig
 from utility_gate.training.dataset import (
     CopyDataset,
-    LabelledCopy,
     balanced_sampler,
     predictor_preprocess,
 )

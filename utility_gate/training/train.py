@@ -15,10 +15,11 @@ from utility_gate.checkpoint import CARD, Card, Weights, save_card
 from utility_gate.errors import ConfigError, ImageError
 from utility_gate.files import digest_bytes
 from utility_gate.images import Pixels, decode
+from utility_gate.sides import Shares, count_labels, load_sides
 from utility_gate.tables import read_metadata
 from utility_gate.training.calibrate import choose_thresholds, fit_temperature
 from utility_gate.training.config import TrainConfig
-from utility_gate.training.dataset import count_labels, load_sides, predictor_preprocess
+from utility_gate.training.dataset import predictor_preprocess
 from utility_gate.training.export import conformance_vectors, export_onnx, synthetic_photo
 from utility_gate.training.fit import build_net, fit, predict_logits
 from utility_gate.training.module import USEFUL, describe_init
@@ -57,8 +58,9 @@ def train(
     net = build_net(config)
     photos = [synthetic_photo(), *(_shrink(path) for path in conformance_photos)]
     # 2. Copies, made again and checked against the table.
-    sides = load_sides(labels, images, config.targets, config.validation_fraction)
-    counts = count_labels(labels, config.validation_fraction)
+    shares = Shares(config.validation_fraction, config.calibration_fraction)
+    sides = load_sides(labels, images, config.targets, shares)
+    counts = count_labels(labels, shares)
     log.info("copies: %s", counts)
     # 3. Fit; the epoch with the best validation AUROC is kept.
     auroc = fit(net, config, sides.train, sides.validation, out)

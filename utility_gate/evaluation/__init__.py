@@ -1,0 +1,1 @@
+"""How good a predictor is, beside the gates that need none: no torch."""
