@@ -116,14 +116,6 @@ def open_network(
     return onnx_networks.open_by_name(reference, specs_file, task, temperature)
 
 
-def softmax(logits: npt.NDArray[Any], temperature: float = 1.0) -> Probabilities:
-    """Row-wise softmax of logits / temperature, in float64."""
-    scaled = logits.astype(np.float64) / temperature
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    result: Probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return result
-
-
 def digest_weights(name: str, file: Path) -> str:
     """SHA-256 of a weights file.
 

@@ -19,7 +19,6 @@ from labelers.networks import (
     Probabilities,
     Task,
     digest_weights,
-    softmax,
 )
 from utility_gate.errors import NetworkError
 from utility_gate.networks import (
@@ -29,6 +28,7 @@ from utility_gate.networks import (
     load_specs,
     open_session,
 )
+from utility_gate.statistics import softmax
 
 _ROUNDING = 0.01
 """How far quantised networks' probabilities may be from a distribution."""

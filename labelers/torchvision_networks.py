@@ -18,9 +18,9 @@ from labelers.networks import (
     Probabilities,
     Task,
     digest_weights,
-    softmax,
 )
 from utility_gate.errors import NetworkError
+from utility_gate.statistics import softmax
 
 try:
     import torch

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.card import ClassifierCard, HeadCard, Vector
-from pipelines.measure import softmax
-from utility_gate.checkpoint import load_card
-from utility_gate.errors import CheckpointError, NetworkError
+from pipelines.card import ClassifierCard, HeadCard
+from pipelines.loaded import LoadedNetwork
+from utility_gate.errors import NetworkError
 from utility_gate.images import DecodedImage, DecodeLimits, Pixels, decode
-from utility_gate.networks import open_session
+from utility_gate.statistics import softmax
 
 Floats = npt.NDArray[np.float64]
 
@@ -43,32 +41,8 @@ class Answer:
         return [(self.classes[i], float(self.probabilities[i])) for i in order]
 
 
-class Classifier:
+class Classifier(LoadedNetwork[ClassifierCard]):
     """A loaded classifier; may be asked from several threads at once."""
-
-    def __init__(self, card: ClassifierCard, weights: bytes, threads: int = 1) -> None:
-        """Open the weights and repeat the card's conformance vectors.
-
-        Raises:
-            CheckpointError: if they do not load, or say something else than the card.
-        """
-        self.card = card
-        try:
-            self._session = open_session(weights, threads)
-            self._input = self._session.get_inputs()[0].name
-            for number, vector in enumerate(card.conformance):
-                self._check(number, vector)
-        except NetworkError as error:
-            raise CheckpointError(f"{card.name} {card.version}: {error}") from error
-
-    @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Classifier:
-        """Load from a checkpoint folder.
-
-        Raises:
-            CheckpointError: if it holds no usable classifier.
-        """
-        return cls(*load_card(folder, ClassifierCard), threads)
 
     def decode(self, data: bytes, limits: DecodeLimits | None = None) -> DecodedImage:
         """Decode as this classifier was trained to see images; errors as `images.decode`."""
@@ -100,18 +74,17 @@ class Classifier:
             )
         return answers
 
-    def _check(self, number: int, vector: Vector) -> None:
-        (answers,) = self.classify([self.decode(vector.data).pixels])
-        for name, expected in vector.expected.items():
-            head, _, label = name.partition("/")
-            answer = answers[head]
-            got = float(answer.probabilities[answer.classes.index(label)])
-            if not abs(got - expected) <= vector.tolerance:
-                raise CheckpointError(
-                    f"{self.card.name} {self.card.version}: conformance vector {number}: expected "
-                    f"{name} {expected:.4f} +- {vector.tolerance:g}, got {got:.4f}; this machine "
-                    "or its libraries compute something else than was evaluated"
-                )
+    @classmethod
+    def _card_kind(cls) -> type[ClassifierCard]:
+        return ClassifierCard
+
+    def _numbers(self, data: bytes) -> Mapping[str, float]:
+        (answers,) = self.classify([self.decode(data).pixels])
+        return {
+            f"{head}/{label}": float(probability)
+            for head, answer in answers.items()
+            for label, probability in zip(answer.classes, answer.probabilities, strict=True)
+        }
 
 
 def _probabilities(logits: npt.NDArray[np.float32], head: HeadCard) -> Floats:

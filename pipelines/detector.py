@@ -5,20 +5,18 @@ Boxes are decoded as torchvision's FCOS (Tian et al., 2019) decodes them, with w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from pipelines.boxes import suppress
-from pipelines.card import DetectorCard, Vector
-from utility_gate.checkpoint import load_card
-from utility_gate.errors import CheckpointError, ConfigError, NetworkError
+from pipelines.card import DetectorCard
+from pipelines.loaded import LoadedNetwork
+from utility_gate.errors import ConfigError, NetworkError
 from utility_gate.images import DecodedImage, DecodeLimits, Pixels, decode
-from utility_gate.networks import open_session
 
 Floats = npt.NDArray[np.float32]
 Box = tuple[float, float, float, float]
@@ -44,32 +42,8 @@ class Detection:
     label: str
 
 
-class Detector:
+class Detector(LoadedNetwork[DetectorCard]):
     """A loaded detector; may be asked from several threads at once."""
-
-    def __init__(self, card: DetectorCard, weights: bytes, threads: int = 1) -> None:
-        """Open the weights and repeat the card's conformance vectors.
-
-        Raises:
-            CheckpointError: if they do not load, or say something else than the card.
-        """
-        self.card = card
-        try:
-            self._session = open_session(weights, threads)
-            self._input = self._session.get_inputs()[0].name
-            for number, vector in enumerate(card.conformance):
-                self._check(number, vector)
-        except (NetworkError, ConfigError) as error:
-            raise CheckpointError(f"{card.name} {card.version}: {error}") from error
-
-    @classmethod
-    def load(cls, folder: Path, threads: int = 1) -> Detector:
-        """Load from a checkpoint folder.
-
-        Raises:
-            CheckpointError: if it holds no usable detector.
-        """
-        return cls(*load_card(folder, DetectorCard), threads)
 
     def decode(self, data: bytes, limits: DecodeLimits | None = None) -> DecodedImage:
         """Decode no smaller than this detector looks at images; errors as `images.decode`."""
@@ -131,18 +105,14 @@ class Detector:
             )
         return outputs[0][0], outputs[1][0], outputs[2][0]
 
-    def _check(self, number: int, vector: Vector) -> None:
-        image = self.decode(vector.data)
+    @classmethod
+    def _card_kind(cls) -> type[DetectorCard]:
+        return DetectorCard
+
+    def _numbers(self, data: bytes) -> Mapping[str, float]:
+        image = self.decode(data)
         size = (image.width, image.height)
-        numbers = to_numbers(self.detect(image.pixels, size), self.card.classes, size)
-        for name, expected in vector.expected.items():
-            got = numbers.get(name, float("nan"))
-            if not abs(got - expected) <= vector.tolerance:
-                raise CheckpointError(
-                    f"{self.card.name} {self.card.version}: conformance vector {number}: expected "
-                    f"{name} {expected:.4f} +- {vector.tolerance:g}, got {got:.4f}; this machine "
-                    "or its libraries compute something else than was evaluated"
-                )
+        return to_numbers(self.detect(image.pixels, size), self.card.classes, size)
 
 
 def to_input(

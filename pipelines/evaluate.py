@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -13,11 +13,10 @@ import numpy.typing as npt
 from pipelines.classifier import Classifier, Floats
 from pipelines.examples import Example, check_labels, check_sides
 from pipelines.heads import Head
-from pipelines.measure import Interval, Scores, bootstrap, score
+from pipelines.measure import Scores, bootstrap, score
 from pipelines.views import classify_views
 from utility_gate.files import read_source
-
-Classify = Callable[[bytes], Mapping[str, Floats]]
+from utility_gate.statistics import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +28,16 @@ class HeadResult:
     scores: Scores
     with_views: float | None
     confusion: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """All heads on one side: those that choose one class, `multi_label` as
+    `evaluate_multi_label`, and the probabilities (N, K) by head that they are made of."""
+
+    heads: tuple[HeadResult, ...]
+    multi_label: dict[str, Interval]
+    probabilities: dict[str, Floats]
 
 
 def classify_all(
@@ -60,8 +69,9 @@ def known_rows(
 
 def evaluate(
     classifier: Classifier, train: Sequence[Example], test: Sequence[Example], *, views: bool
-) -> list[HeadResult]:
-    """Every single-label head on the `test` side, beside the commonest class of the `train` side.
+) -> Evaluation:
+    """Every head on the `test` side; those that choose one class beside the commonest class of the
+    `train` side.
 
     Raises:
         TableError: if a head has no labelled image on one of the sides, or does not know a class.
@@ -84,18 +94,20 @@ def evaluate(
         if averaged is not None:
             with_views = float((averaged[head.name][rows].argmax(1) == targets).mean())
         results.append(HeadResult(head, scores, with_views, table))
-    return results
+    return Evaluation(tuple(results), evaluate_multi_label(heads, plain, test), plain)
 
 
-def evaluate_multi_label(classifier: Classifier, test: Sequence[Example]) -> dict[str, Interval]:
+def evaluate_multi_label(
+    heads: Sequence[Head], probabilities: Mapping[str, Floats], test: Sequence[Example]
+) -> dict[str, Interval]:
     """The binary accuracy over images and classes (seed 001), by head, of every multi-label head
-    that has labels here."""
+    that has labels here; `probabilities` (N, K) by head are those of the N images."""
     labelled = {name for example in test for name in example.labels}
-    heads = [c.head for c in classifier.card.heads if c.multi_label and c.name in labelled]
-    if not heads:
-        return {}
-    said = classify_all(classifier, test)
-    return {head.name: _binary_accuracy(said[head.name] >= 0.5, test, head) for head in heads}
+    return {
+        head.name: _binary_accuracy(probabilities[head.name] >= 0.5, test, head)
+        for head in heads
+        if head.multi_label and head.name in labelled
+    }
 
 
 def _binary_accuracy(said: npt.NDArray[np.bool_], test: Sequence[Example], head: Head) -> Interval:

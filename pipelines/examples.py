@@ -6,7 +6,7 @@ import csv
 import re
 import tomllib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,28 +109,43 @@ class ImageSet(BaseModel):
         return self
 
 
-def load_sets(path: Path) -> tuple[ImageSet, ...]:
-    """The `[[sets]]` of a TOML file.
+class ImageSets(BaseModel):
+    """What a TOML file says of its images: `[[sets]]`, and, at its head, `alike`: images of which
+    at most so many of the 128 bits of the difference hashes differ are copies of one original (see
+    `ALIKE`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    sets: tuple[ImageSet, ...]
+    alike: int = Field(default=0, ge=0, le=128, strict=True)
+
+
+def load_sets(path: Path) -> ImageSets:
+    """The `[[sets]]` and `alike` of a TOML file.
 
     Raises:
-        ConfigError: if it cannot be read or a set is not valid.
+        ConfigError: if it cannot be read, or a set or `alike` is not valid.
     """
     try:
-        return tuple(ImageSet(**table) for table in tomllib.loads(path.read_text())["sets"])
+        tables = tomllib.loads(path.read_text())
+        sets = tuple(ImageSet(**table) for table in tables["sets"])
+        return ImageSets(sets=sets, **{k: v for k, v in tables.items() if k == "alike"})
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(f"{path}: expected [[sets]] of labelled images: {error}") from error
 
 
-def read_examples(
-    sets: Sequence[ImageSet],
-    data: Path,
-    rename: Callable[[str, str], str] | None = None,
-    *,
-    alike: int = 0,
-) -> list[Example]:
-    """Every labelled image of the sets, in the order of their paths; `rename` maps (head, class)
-    to the class's name. Images of which at most `alike` bits of the difference hashes differ are
-    copies of one original (see `ALIKE`).
+def load_examples(path: Path, data: Path) -> list[Example]:
+    """Every labelled image of a TOML file; `load_sets`, then `read_examples`.
+
+    Raises:
+        ConfigError, TableError: if the file or the images cannot be used.
+    """
+    its = load_sets(path)
+    return read_examples(its.sets, data, alike=its.alike)
+
+
+def read_examples(sets: Sequence[ImageSet], data: Path, *, alike: int = 0) -> list[Example]:
+    """Every labelled image of the sets, in the order of their paths; `alike` as `ImageSets`.
 
     Raises:
         TableError: if a table, a column or an image is missing, or there are no images at all.
@@ -142,16 +157,7 @@ def read_examples(
         examples += kept[: entry.limit or None]
     if not examples:
         raise TableError(f"{data}: expected labelled images, found none")
-    if rename is not None:
-        examples = [_renamed(example, rename) for example in examples]
     return sorted(_with_groups(examples, alike), key=lambda example: example.path)
-
-
-def _renamed(example: Example, rename: Callable[[str, str], str]) -> Example:
-    labels = {
-        head: tuple(rename(head, name) for name in names) for head, names in example.labels.items()
-    }
-    return replace(example, labels=labels)
 
 
 def _from_table(entry: ImageSet, data: Path) -> list[Example]:

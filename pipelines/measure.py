@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from utility_gate.statistics import Interval, softmax, to_interval
+
 Numbers = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -16,15 +18,6 @@ BETA = 2.0
 """F-beta weighs recall this much more than precision: damage that is overlooked costs more."""
 
 DRAWS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A number with the bounds between which 95 % of the resampled test sets put it."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +76,7 @@ def bootstrap(values: Floats | npt.NDArray[np.bool_], groups: list[str], seed: i
     random = np.random.default_rng(seed)
     draws = random.integers(0, count, (DRAWS, count))
     means = sums[draws].sum(1) / sizes[draws].sum(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(np.mean(values)), float(low), float(high))
+    return to_interval(float(np.mean(values)), means)
 
 
 def calibration_error(probabilities: Floats, targets: Numbers, bins: int = 15) -> float:
@@ -119,14 +111,6 @@ def score(
         ece=calibration_error(probabilities, targets),
     )
     return scores, table
-
-
-def softmax(logits: Floats, temperature: float = 1.0) -> npt.NDArray[np.float64]:
-    """Probabilities of logits (..., K) divided by `temperature`."""
-    scaled = logits.astype(np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(-1, keepdims=True))
-    result: npt.NDArray[np.float64] = powers / powers.sum(-1, keepdims=True)
-    return result
 
 
 def fit_temperature(logits: Floats, targets: Numbers) -> float:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from pipelines.evaluate import HeadResult
-from pipelines.measure import Interval, precision_recall
+from pipelines.measure import precision_recall
+from utility_gate.statistics import Interval
 
 
 def percent(value: float) -> str:

@@ -13,15 +13,17 @@ from pipelines.car_model.names import normalize
 from pipelines.car_model.pipeline import HEAD
 from pipelines.card import ClassifierCard
 from pipelines.embedded import model_folder
-from pipelines.examples import Example, assign_sides, load_sets, open_head, read_examples
+from pipelines.examples import Example, assign_sides, load_examples, open_head
 from pipelines.job import Job
 from pipelines.labelling import write_labelling
 from utility_gate.checkpoint import load_card
 from utility_gate.errors import ConfigError
 
+_OTHERS = ("alike", "recipe", "sets")
+
 
 class Options(BaseModel):
-    """What a TOML file says beside `[recipe]` and `[[sets]]`.
+    """What a TOML file says beside `[recipe]`, `[[sets]]` and `alike`.
 
     Classes of fewer than `minimum` images are left out, and images without a class. With `levels`
     of a folder tree, `join` makes the class of them ("make", "model"). `normalize` makes one class
@@ -46,10 +48,10 @@ def load_job(config: Path, data: Path, out: Path, release: str = "1") -> tuple[O
     """
     try:
         tables = tomllib.loads(config.read_text())
-        options = Options(**{k: v for k, v in tables.items() if k not in ("recipe", "sets")})
+        options = Options(**{k: v for k, v in tables.items() if k not in _OTHERS})
     except (OSError, ValueError) as error:
         raise ConfigError(f"{config}: not a configuration of car_model: {error}") from error
-    examples = [_to_model(example, options) for example in read_examples(load_sets(config), data)]
+    examples = [_to_model(example, options) for example in load_examples(config, data)]
     named = [example for example in examples if example.labels.get(HEAD)]
     head, kept = open_head(HEAD, named, options.minimum)
     job = Job("car-model", release, (head,), tuple(assign_sides(kept)), data, out)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipelines.car_model.answer import AnswerThresholds
 from pipelines.car_model.data import load_job
 from pipelines.car_model.levels import CarScores, score_answers
 from pipelines.car_model.pipeline import HEAD, CarModelPipeline
-from pipelines.classifier import Classifier
-from pipelines.evaluate import classify_all
+from pipelines.classifier import Classifier, Floats
 from pipelines.evaluate import evaluate as evaluate_heads
 from pipelines.examples import Example
 from pipelines.results import write_results
@@ -27,28 +26,31 @@ def evaluate(config: Path, data: Path, model: str, out: Path) -> str:
     pipeline = CarModelPipeline.load(model)
     _, job = load_job(config, data, out)
     test = job.side("test")
-    results = evaluate_heads(pipeline.classifier, job.side("train"), test, views=True)
-    table = answer_table(measure(pipeline.classifier, test, pipeline.thresholds))
-    write_results(results, out, table)
-    return f"{head_table(results)}\n{table}"
+    measured = evaluate_heads(pipeline.classifier, job.side("train"), test, views=True)
+    said = to_rows(pipeline.classifier, measured.probabilities)
+    table = answer_table(measure(said, test, pipeline.thresholds))
+    write_results(measured.heads, out, table)
+    return f"{head_table(measured.heads)}\n{table}"
 
 
 def measure(
-    classifier: Classifier, examples: Sequence[Example], thresholds: AnswerThresholds
+    said: Sequence[Mapping[str, float]], examples: Sequence[Example], thresholds: AnswerThresholds
 ) -> CarScores:
-    """What is told of labelled images."""
-    rows, truths = answers_of(classifier, examples)
-    return score_answers(rows, truths, [example.group for example in examples], thresholds)
+    """What is told of labelled images, of each of which `said` has the probabilities of all
+    classes."""
+    groups = [example.group for example in examples]
+    return score_answers(said, truths_of(examples), groups, thresholds)
 
 
-def answers_of(
-    classifier: Classifier, examples: Sequence[Example]
-) -> tuple[list[dict[str, float]], list[str]]:
-    """The probabilities of all classes, by name, of every image, and its true class."""
-    probabilities = classify_all(classifier, examples)[HEAD]
+def to_rows(classifier: Classifier, probabilities: Mapping[str, Floats]) -> list[dict[str, float]]:
+    """Probabilities (N, K) by head as those of all classes of cars, by name, image by image."""
     (head,) = (card for card in classifier.card.heads if card.name == HEAD)
-    rows = [dict(zip(head.classes, map(float, row), strict=True)) for row in probabilities]
-    return rows, [example.labels[HEAD][0] for example in examples]
+    return [dict(zip(head.classes, map(float, row), strict=True)) for row in probabilities[HEAD]]
+
+
+def truths_of(examples: Sequence[Example]) -> list[str]:
+    """The true class of every image."""
+    return [example.labels[HEAD][0] for example in examples]
 
 
 def answer_table(scores: CarScores) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 
 from pipelines.car_model.answer import NO_CAR, AnswerThresholds, Level, answer
 from pipelines.car_model.names import split_name
-from pipelines.measure import Interval, bootstrap, in_top
+from pipelines.measure import bootstrap, in_top
 from pipelines.risk import threshold_for
+from utility_gate.statistics import Interval
 
 _ANY = AnswerThresholds(0.0, 0.0)
 

@@ -7,9 +7,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from pipelines.car_model.data import load_job
-from pipelines.car_model.evaluate import answer_table, answers_of, measure
+from pipelines.car_model.evaluate import answer_table, measure, to_rows, truths_of
 from pipelines.car_model.levels import choose_thresholds
 from pipelines.classifier import Classifier
+from pipelines.evaluate import classify_all
 from pipelines.results import write_results
 from pipelines.tables import head_table
 from pipelines.training.config import load_recipe
@@ -57,12 +58,14 @@ def train(
         tables.append(table)
     card, results = train_classifier(job, recipe)
     classifier = Classifier.load(out)
+    validation, test = job.side("validation"), job.side("test")
     thresholds = choose_thresholds(
-        *answers_of(classifier, job.side("validation")),
+        to_rows(classifier, classify_all(classifier, validation)),
+        truths_of(validation),
         options.wrong_models,
         options.wrong_makes,
     )
-    scores = measure(classifier, job.side("test"), thresholds)
+    scores = measure(to_rows(classifier, classify_all(classifier, test)), test, thresholds)
     card = card.model_copy(
         update={
             "thresholds": asdict(thresholds),

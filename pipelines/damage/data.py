@@ -8,7 +8,7 @@ from pipelines.card import ClassifierCard
 from pipelines.damage.heads import LOCATION, SEVERITY, TYPE
 from pipelines.damage.pipeline import CLASSIFIER
 from pipelines.embedded import model_folder
-from pipelines.examples import assign_sides, load_sets, read_examples
+from pipelines.examples import assign_sides, load_examples
 from pipelines.job import Job
 from pipelines.labelling import write_labelling
 from utility_gate.checkpoint import load_card
@@ -16,7 +16,7 @@ from utility_gate.checkpoint import load_card
 
 def classifier_job(config: Path, data: Path, out: Path, release: str = "1") -> Job:
     """The classifier's images and heads; location is asked for if any image has a label for it."""
-    examples = tuple(assign_sides(read_examples(load_sets(config), data)))
+    examples = tuple(assign_sides(load_examples(config, data)))
     located = any(LOCATION.name in example.labels for example in examples)
     heads = (TYPE, SEVERITY, *((LOCATION,) if located else ()))
     return Job("damage-classifier", release, heads, examples, data, out)

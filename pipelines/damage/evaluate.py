@@ -8,7 +8,6 @@ from pipelines.boxed import by_original, read_boxed
 from pipelines.damage.data import classifier_job
 from pipelines.damage.pipeline import CLASSIFIER, DETECTOR, DamagePipeline
 from pipelines.evaluate import evaluate as evaluate_heads
-from pipelines.evaluate import evaluate_multi_label
 from pipelines.evaluate_boxes import evaluate_boxes
 from pipelines.results import write_results
 from pipelines.tables import head_table, multi_label_tables
@@ -25,12 +24,11 @@ def evaluate(config: Path, data: Path, model: str, out: Path) -> str:
     """
     pipeline = DamagePipeline.load(model)
     job = classifier_job(config, data, out / CLASSIFIER)
-    results = evaluate_heads(pipeline.classifier, job.side("train"), job.side("test"), views=True)
-    others = evaluate_multi_label(pipeline.classifier, job.side("test"))
-    write_results(results, job.out, *multi_label_tables(others))
+    measured = evaluate_heads(pipeline.classifier, job.side("train"), job.side("test"), views=True)
+    write_results(measured.heads, job.out, *multi_label_tables(measured.multi_label))
     recipe, sets = load_detector_config(config)
     originals = by_original(read_boxed(sets, data, recipe.rename), "test")
     _, boxes = evaluate_boxes(pipeline.detector, originals, recipe.sides)
     (out / DETECTOR).mkdir(parents=True, exist_ok=True)
     (out / DETECTOR / "results.md").write_text(boxes)
-    return f"{head_table(results)}\n{boxes}"
+    return f"{head_table(measured.heads)}\n{boxes}"

@@ -12,6 +12,7 @@ from torchvision.models import get_model, get_model_weights
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from utility_gate.errors import CheckpointError
+from utility_gate.training.weights import torchvision_state
 
 _MAP = "map"
 
@@ -110,12 +111,6 @@ class Trunk(nn.Module):
                 ) from error
             return
         weights = get_model_weights(self.arch)[source]
-        try:
-            state = weights.get_state_dict(progress=True, check_hash=True)
-        except (OSError, RuntimeError) as error:
-            raise CheckpointError(
-                f"torchvision's weights could not be downloaded ({error}); put {weights.url} into "
-                f"{torch.hub.get_dir()}/checkpoints, or set init to scratch or a trunk's file"
-            ) from error
+        state = torchvision_state(weights, "set init to scratch or a trunk's file")
         wanted = self.net.state_dict().keys()
         self.net.load_state_dict({name: state[name] for name in wanted})

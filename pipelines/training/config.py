@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from pipelines.training.backbones import BACKBONES
+from pipelines.training.run_recipe import RunRecipe
 from utility_gate.errors import ConfigError
 
 
-class Recipe(BaseModel):
+class Recipe(RunRecipe):
     """One recipe: the heads first, then all layers, the earlier ones slower (seed 000, section 5).
 
     `arch` is one of `backbones.BACKBONES`, `init` as `Trunk.initialize`. `learning_rate` is the
@@ -33,11 +26,8 @@ class Recipe(BaseModel):
 
     `loss` "focal" is Eq. 1 of seed 004 with `gamma`; "cross_entropy" is the same with gamma 0.
     `class_weights` weighs classes by their rarity; `balanced` draws all classes equally often
-    instead. `views` measures with test-time augmentation too. `threads` 0 leaves torch's
-    own number.
+    instead. `views` measures with test-time augmentation too.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     arch: str = "mobilenet_v2"
     init: str = "IMAGENET1K_V1"
@@ -59,10 +49,6 @@ class Recipe(BaseModel):
     batch_size: int = Field(default=32, ge=2)
     smallest_crop: float = Field(default=0.5, gt=0, le=1)
     views: bool = True
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
-    workers: int = Field(default_factory=lambda: min(8, max(1, (os.cpu_count() or 1) - 1)), ge=0)
-    threads: int = Field(default=0, ge=0)
-    seed: int = 0
 
     @field_validator("block_rates")
     @classmethod
@@ -83,17 +69,6 @@ class Recipe(BaseModel):
         if not self.head_epochs + self.epochs:
             raise ValueError("expected head_epochs or epochs above 0")
         return self
-
-    def with_changes(self, **changes: Any) -> Recipe:
-        """Another recipe.
-
-        Raises:
-            ConfigError: if a value is unknown or out of range.
-        """
-        try:
-            return Recipe(**self.model_dump() | changes)
-        except ValidationError as error:
-            raise ConfigError(f"not a recipe: {error}") from error
 
 
 def load_recipe(path: Path, **overrides: Any) -> Recipe:

@@ -21,10 +21,7 @@ from utility_gate.errors import ImageError, TableError
 from utility_gate.files import read_source
 from utility_gate.images import Pixels, decode
 from utility_gate.preprocess import Preprocess, Resampling
-
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
-"""Per-channel statistics of 0-255 RGB values that torchvision's weights were trained with."""
+from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD
 
 MARGIN = 8 / 7
 """How much larger than a network's input images are kept, for crops of them."""

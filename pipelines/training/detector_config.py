@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from pipelines.boxed import BoxSet
 from pipelines.detector import STEP
+from pipelines.training.run_recipe import RunRecipe
 from utility_gate.errors import ConfigError
 
 
-class DetectorRecipe(BaseModel):
+class DetectorRecipe(RunRecipe):
     """One TOML table `[detector]`: AdamW and one cycle, on random crops of `crop` pixels of images
     whose longer side was made `side` and that were then scaled by 0.6 to 1.4.
 
@@ -23,10 +23,8 @@ class DetectorRecipe(BaseModel):
     to them, what it leaves out is not looked for. An epoch shows each original `repeats` times,
     each time any of its copies. `sides` are the input sizes it is measured at, `side` is what it is
     served with. `score` is the lowest score of a box that is served, `overlap` the IoU above which
-    the less sure of two boxes goes. `threads` 0 leaves torch's own number.
+    the less sure of two boxes goes.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     init: str = "IMAGENET1K_V1"
     classes: tuple[str, ...] = Field(min_length=1)
@@ -43,10 +41,6 @@ class DetectorRecipe(BaseModel):
     batch_size: int = Field(default=8, ge=1)
     score: float = Field(default=0.3, ge=0, le=1)
     overlap: float = Field(default=0.5, gt=0, le=1)
-    precision: Literal["32-true", "bf16-mixed"] = "bf16-mixed"
-    workers: int = Field(default_factory=lambda: min(8, max(1, (os.cpu_count() or 1) - 1)), ge=0)
-    threads: int = Field(default=0, ge=0)
-    seed: int = 0
 
     @model_validator(mode="after")
     def _can_be(self) -> DetectorRecipe:
@@ -57,17 +51,6 @@ class DetectorRecipe(BaseModel):
         if odd:
             raise ValueError(f"side, sides: expected multiples of {STEP}, got {odd}")
         return self
-
-    def with_changes(self, **changes: Any) -> DetectorRecipe:
-        """Another recipe.
-
-        Raises:
-            ConfigError: if a value is unknown or out of range.
-        """
-        try:
-            return DetectorRecipe(**self.model_dump() | changes)
-        except ValidationError as error:
-            raise ConfigError(f"not a recipe: {error}") from error
 
 
 def load_detector_config(path: Path) -> tuple[DetectorRecipe, tuple[BoxSet, ...]]:

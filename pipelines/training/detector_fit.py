@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,6 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -21,14 +18,14 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from pipelines.boxed import BoxedImage
-from pipelines.training.dataset import IMAGENET_MEAN, normalize
+from pipelines.training.dataset import normalize
 from pipelines.training.detector import BoxNet
 from pipelines.training.detector_config import DetectorRecipe
+from pipelines.training.runs import begin_fit, fit_best, loader_options
 from utility_gate.errors import ConfigError
 from utility_gate.files import read_source
 from utility_gate.images import decode
-
-log = logging.getLogger(__name__)
+from utility_gate.training.module import IMAGENET_MEAN
 
 Item = tuple[Tensor, Tensor, Tensor]
 _SMALLEST = 3.0
@@ -153,42 +150,16 @@ def fit_detector(
         raise ConfigError(
             f"expected originals to train and to validate on, got {len(train)}, {len(validation)}"
         )
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    lightning.seed_everything(recipe.seed, workers=True, verbose=False)
-    common: dict[str, Any] = {
-        "batch_size": recipe.batch_size,
-        "num_workers": recipe.workers,
-        "persistent_workers": recipe.workers > 0,
-        "collate_fn": collate,
-    }
+    begin_fit(recipe)
+    common = loader_options(recipe, recipe.batch_size) | {"collate_fn": collate}
     crops = CropDataset(train, recipe, augment=True)
     whole = len(crops) >= recipe.batch_size
     loaders = (
         DataLoader(crops, shuffle=True, drop_last=whole, **common),
         DataLoader(CropDataset(validation, recipe, augment=False), **common),
     )
-    best = ModelCheckpoint(
-        out, "best", monitor="val_loss", save_weights_only=True, enable_version_counter=False
-    )
-    trainer = lightning.Trainer(
-        max_epochs=recipe.epochs,
-        precision=recipe.precision,
-        accelerator="auto",
-        devices=1,
-        logger=CSVLogger(out, name="", version=""),
-        callbacks=[best],
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        num_sanity_val_steps=0,
-        gradient_clip_val=10.0,
-    )
     net.freeze(recipe.frozen)
     net.to(memory_format=torch.channels_last)
     module = DetectorModule(net, recipe)
-    trainer.fit(module, *loaders)
-    if best.best_model_score is None or not torch.isfinite(best.best_model_score):
-        raise ConfigError("expected at least one finite validation loss, got none; lower the rate")
-    stored = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    module.load_state_dict(stored["state_dict"])
+    fit_best(module, recipe, recipe.epochs, loaders, out, gradient_clip_val=10.0)
     net.cpu().eval().float()

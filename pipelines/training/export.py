@@ -14,6 +14,7 @@ import onnx
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
+from torch import Tensor, nn
 
 from pipelines.card import Vector
 from pipelines.classifier import Answer
@@ -31,21 +32,35 @@ LOGIT_TOLERANCE = 0.05
 CALIBRATION_IMAGES = 128
 
 
-def to_onnx(net: HeadedNet, side: int) -> onnx.ModelProto:
-    """The network as ONNX, float32, batch free; input `images` (N, 3, S, S), outputs `logits`
-    (N, K) and `maps` (N, K, h, w)."""
+def trace(
+    net: nn.Module, example: Tensor, outputs: Sequence[str], free: Mapping[int, Any]
+) -> onnx.ModelProto:
+    """A network as ONNX, float32, in eval mode; its input is `images` (shaped like `example`, but
+    for the dimensions that are `free`, each a `torch.export.Dim`), `outputs` are the names of what
+    it gives.
+
+    Raises:
+        CheckpointError: if torch gives no program.
+    """
     program = torch.onnx.export(
         net.eval(),
-        (torch.zeros(2, 3, side, side),),
+        (example,),
         input_names=["images"],
-        output_names=["logits", "maps"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        output_names=list(outputs),
+        dynamic_shapes=(dict(free),),
         dynamo=True,
         verbose=False,
     )
     if program is None:
         raise CheckpointError("torch.onnx.export gave no program")
     return strip_traces(program.model_proto)
+
+
+def to_onnx(net: HeadedNet, side: int) -> onnx.ModelProto:
+    """The network as ONNX, float32, batch free; input `images` (N, 3, S, S), outputs `logits`
+    (N, K) and `maps` (N, K, h, w)."""
+    example = torch.zeros(2, 3, side, side)
+    return trace(net, example, ["logits", "maps"], {0: torch.export.Dim("batch")})
 
 
 def export_half(model: onnx.ModelProto, net: HeadedNet, side: int, folder: Path) -> Path:

@@ -11,8 +11,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.tuner.tuning import Tuner
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -28,6 +27,7 @@ from pipelines.training.dataset import (
 )
 from pipelines.training.losses import UNKNOWN, class_alphas, focal_loss, multi_label_loss
 from pipelines.training.network import HeadedNet
+from pipelines.training.runs import begin_fit, fit_best, loader_options, make_trainer
 from utility_gate.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -127,11 +127,8 @@ class ClassifierModule(lightning.LightningModule):
 def hits(logits: Tensor, targets: Tensor, *, multi_label: bool) -> Tensor:
     """1 where a known label is predicted, else 0, float (M,): an entry an image, or, with
     `multi_label`, an entry an image and class (seed 001's binary accuracy)."""
-    if multi_label:
-        known = targets != UNKNOWN
-        return ((logits > 0) == (targets > 0))[known].float()
-    known = targets != UNKNOWN
-    return (logits.argmax(1) == targets)[known].float()
+    right = (logits > 0) == (targets > 0) if multi_label else logits.argmax(1) == targets
+    return right[targets != UNKNOWN].float()
 
 
 def fit(
@@ -149,9 +146,7 @@ def fit(
         raise ConfigError(
             f"expected images to train and to validate on, got {len(train)} and {len(validation)}"
         )
-    if recipe.threads:
-        torch.set_num_threads(recipe.threads)
-    lightning.seed_everything(recipe.seed, workers=True, verbose=False)
+    begin_fit(recipe)
     net.to(memory_format=torch.channels_last)
     loaders = _loaders(net, recipe, train, validation)
     alphas = {
@@ -186,11 +181,7 @@ def fit(
 def _loaders(
     net: HeadedNet, recipe: Recipe, train: Sequence[Example], validation: Sequence[Example]
 ) -> tuple[DataLoader[Batch], DataLoader[Batch]]:
-    common: dict[str, Any] = {
-        "batch_size": recipe.batch_size,
-        "num_workers": recipe.workers,
-        "persistent_workers": recipe.workers > 0,
-    }
+    common = loader_options(recipe, recipe.batch_size)
     data = ImageSetDataset(train, net.heads, recipe, augment=True)
     sampler = class_sampler(train, net.heads[0], recipe.seed) if recipe.balanced else None
     generator = torch.Generator().manual_seed(recipe.seed)
@@ -204,30 +195,12 @@ def _loaders(
     )  # fmt: skip
 
 
-def _trainer(recipe: Recipe, epochs: int, out: Path, callbacks: list[Callback]) -> Any:
-    return lightning.Trainer(
-        max_epochs=epochs,
-        precision=recipe.precision,
-        accelerator="auto",
-        devices=1,
-        logger=CSVLogger(out, name="", version=""),
-        callbacks=callbacks,
-        default_root_dir=out,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks),
-        deterministic=True,
-        num_sanity_val_steps=0,
-        log_every_n_steps=50,
-    )
-
-
 def _find_rate(
     module: ClassifierModule, recipe: Recipe, loaders: tuple[Any, Any], out: Path
 ) -> float:
     """The rate at which the loss falls fastest (Smith, 2017): seed 000, section 5."""
     out.mkdir(parents=True, exist_ok=True)
-    trainer = _trainer(recipe, -1, out / "finder", [])
+    trainer = make_trainer(recipe, -1, out / "finder", [], deterministic=True)
     finder = Tuner(trainer).lr_find(
         module, *loaders, min_lr=1e-4, max_lr=0.3, num_training=60, update_attr=False
     )
@@ -241,15 +214,7 @@ def _run(
     module: ClassifierModule, recipe: Recipe, epochs: int, loaders: tuple[Any, Any], out: Path,
     stops: list[Callback],
 ) -> list[dict[str, str]]:  # fmt: skip
-    best = ModelCheckpoint(
-        out, "best", monitor="val_loss", save_weights_only=True, enable_version_counter=False
-    )
-    trainer = _trainer(recipe, epochs, out, [best, *stops])
-    trainer.fit(module, *loaders)
-    if best.best_model_score is None or not torch.isfinite(best.best_model_score):
-        raise ConfigError("expected at least one finite validation loss, got none; lower the rate")
-    stored = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
-    module.load_state_dict(stored["state_dict"])
+    fit_best(module, recipe, epochs, loaders, out, stops, deterministic=True)
     return _merge(out / "metrics.csv", "heads" if module.heads_only else "all")
 
 

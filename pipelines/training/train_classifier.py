@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import numpy.typing as npt
 
 from pipelines.card import ClassifierCard, HeadCard
-from pipelines.classifier import Classifier
-from pipelines.evaluate import HeadResult, classify_all, evaluate, evaluate_multi_label, known_rows
+from pipelines.classifier import Classifier, Floats
+from pipelines.evaluate import HeadResult, classify_all, evaluate, known_rows
 from pipelines.examples import SIDES, Example, check_labels, check_sides
 from pipelines.heads import Head
 from pipelines.job import Job
@@ -34,6 +32,7 @@ from pipelines.training.export import (
 )
 from pipelines.training.fit import HISTORY, fit
 from pipelines.training.network import HeadedNet
+from pipelines.training.runs import package_versions, seed_run
 from pipelines.training.stored import fit_digest, once
 from utility_gate.checkpoint import Weights, save_card
 from utility_gate.files import digest_file, read_source
@@ -42,12 +41,11 @@ from utility_gate.training.export import synthetic_photo
 
 log = logging.getLogger(__name__)
 
-_PACKAGES = ("utility-gate", "torch", "torchvision", "lightning", "onnx", "onnxruntime", "pillow")
 INT8_MAY_LOSE = 0.005
 """Mean accuracy over heads, on the validation side, up to which int8 weights are preferred."""
 
 
-def train_classifier(job: Job, recipe: Recipe) -> tuple[ClassifierCard, list[HeadResult]]:
+def train_classifier(job: Job, recipe: Recipe) -> tuple[ClassifierCard, tuple[HeadResult, ...]]:
     """Fit, calibrate, export, and measure on the test side, as it serves.
 
     A fit that `out` holds already is not repeated.
@@ -62,7 +60,7 @@ def train_classifier(job: Job, recipe: Recipe) -> tuple[ClassifierCard, list[Hea
     check_labels(job.examples, job.heads)
     train, validation, test = job.side("train"), job.side("validation"), job.side("test")
     check_sides(train, test, job.heads)
-    lightning.seed_everything(recipe.seed, workers=True, verbose=False)
+    seed_run(recipe)
     net = HeadedNet(recipe.arch, job.heads, recipe.dropout)
     net.trunk.initialize(recipe.init)
     job.out.mkdir(parents=True, exist_ok=True)
@@ -72,28 +70,30 @@ def train_classifier(job: Job, recipe: Recipe) -> tuple[ClassifierCard, list[Hea
     model = to_onnx(net, recipe.side)
     path = export_half(model, net, recipe.side, job.out)
     half = _load(job, recipe, path, _uncalibrated(job.heads))
-    heads = _calibrate(half, validation)
+    said = classify_all(half, validation)
+    heads = _calibrate(half.card.heads, said, validation)
     half = _load(job, recipe, path, heads)
     batches = _calibration_batches(half, train)
     int8 = _load(job, recipe, export_int8(model, batches, job.out), heads)
-    chosen = _choose(half, int8, validation)
+    # A temperature changes how sure the likeliest class is, not which it is.
+    accuracies = {
+        "fp16": _mean_accuracy(heads, said, validation), "int8": mean_accuracy(int8, validation),
+    }  # fmt: skip
+    chosen = int8 if _prefers_int8(accuracies) else half
     # 3. How good it is, on images that nobody has looked at.
-    results = evaluate(chosen, train, test, views=recipe.views)
-    others = evaluate_multi_label(chosen, test)
+    measured = evaluate(chosen, train, test, views=recipe.views)
+    others = {n: {"binary_accuracy": asdict(one)} for n, one in measured.multi_label.items()}
     card = chosen.card.model_copy(
         update={
-            "training": _describe(job, recipe, rate, half, int8, validation),
-            "metrics": {
-                **{result.head.name: to_numbers(result) for result in results},
-                **{name: {"binary_accuracy": asdict(one)} for name, one in others.items()},
-            },
+            "training": _describe(job, recipe, rate, accuracies),
+            "metrics": {r.head.name: to_numbers(r) for r in measured.heads} | others,
             "conformance": _vectors(chosen),
         }
     )
     save_card(card, job.out)
-    write_results(results, job.out, *multi_label_tables(others))
+    write_results(measured.heads, job.out, *multi_label_tables(measured.multi_label))
     draw_history(job.out / HISTORY, job.out / "learning-curves.png")
-    return card, results
+    return card, measured.heads
 
 
 def _uncalibrated(heads: Sequence[Head]) -> tuple[HeadCard, ...]:
@@ -116,16 +116,17 @@ def _load(job: Job, recipe: Recipe, weights: Path, heads: tuple[HeadCard, ...]) 
     return Classifier(plain, weights.read_bytes())
 
 
-def _calibrate(classifier: Classifier, validation: Sequence[Example]) -> tuple[HeadCard, ...]:
+def _calibrate(
+    heads: Sequence[HeadCard], said: Mapping[str, Floats], validation: Sequence[Example]
+) -> tuple[HeadCard, ...]:
     """Temperatures by the validation side; its probabilities' logarithms are logits."""
-    probabilities = classify_all(classifier, validation)
     calibrated = []
-    for card in classifier.card.heads:
+    for card in heads:
         rows, targets = known_rows(validation, card.head)
         if card.multi_label or not len(rows):
             calibrated.append(card)
             continue
-        logits = np.log(np.maximum(probabilities[card.name][rows], 1e-30))
+        logits = np.log(np.maximum(said[card.name][rows], 1e-30))
         temperature = round(fit_temperature(logits, targets), 4)
         calibrated.append(card.model_copy(update={"temperature": temperature}))
     return tuple(calibrated)
@@ -143,20 +144,25 @@ def _calibration_batches(
     ]
 
 
-def _choose(half: Classifier, int8: Classifier, validation: Sequence[Example]) -> Classifier:
-    full, small = (mean_accuracy(each, validation) for each in (half, int8))
+def _prefers_int8(accuracies: Mapping[str, float]) -> bool:
+    full, small = accuracies["fp16"], accuracies["int8"]
     log.info("validation accuracy: %.4f with fp16 weights, %.4f with int8", full, small)
-    return int8 if small >= full - INT8_MAY_LOSE else half
+    return small >= full - INT8_MAY_LOSE
 
 
 def mean_accuracy(classifier: Classifier, examples: Sequence[Example]) -> float:
     """The mean accuracy on examples of the heads that choose one class."""
-    probabilities = classify_all(classifier, examples)
+    return _mean_accuracy(classifier.card.heads, classify_all(classifier, examples), examples)
+
+
+def _mean_accuracy(
+    heads: Sequence[HeadCard], said: Mapping[str, Floats], examples: Sequence[Example]
+) -> float:
     accuracies = []
-    for card in classifier.card.heads:
+    for card in heads:
         rows, targets = known_rows(examples, card.head)
         if len(rows) and not card.multi_label:
-            accuracies.append((probabilities[card.name][rows].argmax(1) == targets).mean())
+            accuracies.append((said[card.name][rows].argmax(1) == targets).mean())
     return float(np.mean(accuracies))
 
 
@@ -172,17 +178,13 @@ def _vectors(classifier: Classifier) -> tuple[Any, ...]:
 
 
 def _describe(
-    job: Job, recipe: Recipe, rate: float, half: Classifier, int8: Classifier,
-    validation: Sequence[Example],
-) -> dict[str, Any]:  # fmt: skip
+    job: Job, recipe: Recipe, rate: float, accuracies: Mapping[str, float]
+) -> dict[str, Any]:
     return {
         "recipe": recipe.model_dump(exclude={"threads", "workers"}),
         "learning_rate": rate,
         "images": {side: len(job.side(side)) for side in SIDES},
         "originals": {side: len({e.group for e in job.side(side)}) for side in SIDES},
-        "validation_accuracy": {
-            "fp16": mean_accuracy(half, validation),
-            "int8": mean_accuracy(int8, validation),
-        },
-        "packages": {package: version(package) for package in _PACKAGES},
+        "validation_accuracy": dict(accuracies),
+        "packages": package_versions(),
     }

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import onnx
 import torch
@@ -20,22 +17,21 @@ from pipelines.card import DetectorCard, Vector
 from pipelines.detector import Detector, to_numbers
 from pipelines.evaluate_boxes import evaluate_boxes
 from pipelines.examples import SIDES
-from pipelines.training.dataset import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.training.detector import STRIDES, BoxNet
 from pipelines.training.detector_config import DetectorRecipe
 from pipelines.training.detector_fit import fit_detector
+from pipelines.training.export import trace
+from pipelines.training.runs import package_versions, seed_run
 from pipelines.training.stored import once
 from utility_gate.checkpoint import Weights, save_card
 from utility_gate.errors import CheckpointError, ConfigError
 from utility_gate.files import digest_file, digest_json
 from utility_gate.images import encode_jpeg
 from utility_gate.networks import open_session
-from utility_gate.training.export import store_half, strip_traces, synthetic_photo
-
-log = logging.getLogger(__name__)
+from utility_gate.training.export import store_half, synthetic_photo
+from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD
 
 _WEIGHTS = "model.onnx"
-_PACKAGES = ("utility-gate", "torch", "torchvision", "lightning", "onnx", "onnxruntime", "pillow")
 _TOLERANCE = 0.1
 """Largest difference of an output that storing weights in half precision may make."""
 _OUTPUTS = ["logits", "distances", "centerness"]
@@ -59,7 +55,7 @@ def train_detector(
     if not all(sides.values()):
         counts = {side: len(groups) for side, groups in sides.items()}
         raise ConfigError(f"expected originals on every side, got {counts}")
-    lightning.seed_everything(recipe.seed, workers=True, verbose=False)
+    seed_run(recipe)
     net = BoxNet(len(recipe.classes))
     net.initialize(recipe.init)
     out.mkdir(parents=True, exist_ok=True)
@@ -79,7 +75,7 @@ def train_detector(
                 "recipe": recipe.model_dump(exclude={"threads", "workers"}),
                 "originals": {side: len(groups) for side, groups in sides.items()},
                 "copies": {side: sum(map(len, groups)) for side, groups in sides.items()},
-                "packages": {package: version(package) for package in _PACKAGES},
+                "packages": package_versions(),
             },
             "metrics": metrics,
             "conformance": (_vector(detector),),
@@ -102,18 +98,8 @@ def export(net: BoxNet, side: int, folder: Path) -> Path:
     # large that every level has several cells each way: what is 1 here is taken to be 1 for ever.
     example = torch.zeros(1, 3, 3 * max(STRIDES), 4 * max(STRIDES))
     height, width = (32 * torch.export.Dim(name, min=1, max=128) for name in ("h", "w"))
-    program = torch.onnx.export(
-        net.eval(),
-        (example,),
-        input_names=["images"],
-        output_names=_OUTPUTS,
-        dynamic_shapes=({2: height, 3: width},),
-        dynamo=True,
-        verbose=False,
-    )
-    if program is None:
-        raise CheckpointError("torch.onnx.export gave no program")
-    onnx.save(store_half(strip_traces(program.model_proto)), str(path))
+    model = trace(net, example, _OUTPUTS, {2: height, 3: width})
+    onnx.save(store_half(model), str(path))
     session = open_session(path)
     for size in (side, 416):
         random = np.random.default_rng(0).normal(size=(1, 3, size, size)).astype(np.float32)

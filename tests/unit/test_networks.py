@@ -15,7 +15,6 @@ from labelers.networks import (
     Network,
     facts_of,
     open_network,
-    softmax,
 )
 from labelers.truth import GroundTruth, Truth, check_fit
 from tests.conftest import draw
@@ -23,6 +22,7 @@ from tests.networks import pooled_network, save_colour_network, save_detector, w
 from utility_gate.errors import NetworkError, TableError
 from utility_gate.files import digest_bytes
 from utility_gate.networks import load_detector_specs, load_specs
+from utility_gate.statistics import softmax
 
 
 @pytest.fixture

@@ -142,12 +142,6 @@ def test_a_limit_takes_the_same_pictures_whoever_else_is_there(tmp_path: Path) -
     assert names(read_examples([ImageSet(folder="a", limit=5)], tmp_path)) == few
 
 
-def test_classes_can_be_renamed_by_head(table: Path) -> None:
-    entry = ImageSet(table="set/labels.csv", heads={"type": "kind", "severity": "grade"})
-    examples = read_examples([entry], table, lambda head, name: f"{head} {name}".upper())
-    assert examples[0].labels == {"type": ("TYPE DENT",), "severity": ("SEVERITY BAD",)}
-
-
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -219,6 +213,9 @@ def test_a_tree_that_is_too_low_or_missing_is_refused(tree: Path) -> None:
         '[[sets]]\ntable = "a"\ngroup = "("',
         '[[sets]]\ntable = "a"\ngroup = "^a"',
         '[[sets]]\ntable = "a"\nwithout = { b = "[" }',
+        'alike = -1\n[[sets]]\ntable = "a"',
+        'alike = 129\n[[sets]]\ntable = "a"',
+        'alike = true\n[[sets]]\ntable = "a"',
         "[[sets",
         "\xff",
     ],
@@ -274,6 +271,34 @@ def test_copies_are_found_by_way_of_others_between_them() -> None:
     assert _first_alike(chain, 3) == dict.fromkeys(chain, chain[0])
     assert _first_alike([near, far], 0) == {near: near, far: far}
     assert _first_alike([], 3) == {}
+
+
+@pytest.mark.parametrize(("alike", "originals"), [("", 2), (f"alike = {ALIKE}", 1)])
+@pytest.mark.parametrize("pipeline", ["car_model", "damage"])
+def test_near_copies_are_grouped_if_the_file_asks_for_it(
+    tmp_path: Path, pipeline: str, alike: str, originals: int
+) -> None:
+    """Both pipelines' files have the option; without it only equal hashes are one original."""
+    for number in range(8):
+        save(tmp_path / "tree" / f"{number}.png", picture(number, number, side=96))
+    save(tmp_path / "tree" / "0-again.jpg", picture(0, 0, side=96), quality=20)
+    names = ("door_dent", "door_scratch") if pipeline == "damage" else ("Audi TT", "BMW M3")
+    rows = [
+        {"path": f"tree/{path.name}", "class": names[int(path.stem[0]) % 2], "grade": "minor"}
+        for path in sorted((tmp_path / "tree").iterdir())
+    ]
+    save_table(tmp_path / "labels.csv", rows)
+    heads = 'type = "class", severity = "grade"' if pipeline == "damage" else 'model = "class"'
+    text = f'{alike}\n[[sets]]\ntable = "labels.csv"\nheads = {{ {heads} }}\n'
+    config = write_config(tmp_path / "config.toml", text)
+    if pipeline == "damage":
+        job = damage_data.classifier_job(config, tmp_path, tmp_path)
+    else:
+        _, job = car_data.load_job(config, tmp_path, tmp_path)
+    groups = {example.path.stem: example.group for example in job.examples}
+    assert len(groups) == 9
+    assert len({groups["0"], groups["0-again"]}) == originals
+    assert len({group for stem, group in groups.items() if len(stem) == 1}) == 8
 
 
 def test_what_is_no_picture_is_refused(tmp_path: Path) -> None:
@@ -599,7 +624,7 @@ def test_the_damage_classifier_is_asked_for_the_place_if_there_are_labels_for_it
 @pytest.mark.parametrize("name", ["car-model", "damage"])
 def test_the_configurations_that_ship_are_read(name: str) -> None:
     path = CONFIGS / f"{name}.toml"
-    sets = load_sets(path)
+    sets = load_sets(path).sets
     assert len(sets) >= 2
     # Cars among ImageNet's classes are left out of what is no car.
     (pattern,) = [entry.without["name"] for entry in sets if entry.without]

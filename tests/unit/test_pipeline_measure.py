@@ -31,7 +31,6 @@ from pipelines.evaluate_boxes import ap_table, detect_all, evaluate_boxes, thres
 from pipelines.examples import Example
 from pipelines.heads import Head
 from pipelines.measure import (
-    Interval,
     bootstrap,
     calibration_error,
     confusion,
@@ -39,7 +38,6 @@ from pipelines.measure import (
     in_top,
     precision_recall,
     score,
-    softmax,
 )
 from pipelines.measure_boxes import Truth, average_precision, match, threshold_row
 from pipelines.pictures import draw_confusion, draw_history
@@ -60,6 +58,7 @@ from tests.checkpoints import (
 )
 from tests.labelled import picture, save, save_boxes, save_table
 from utility_gate.errors import TableError
+from utility_gate.statistics import Interval, softmax
 
 TARGETS = np.array([0, 0, 0, 1, 1, 2])
 PREDICTED = np.array([0, 0, 1, 1, 1, 1])
@@ -460,13 +459,13 @@ def test_heads_are_measured_on_what_has_a_label(tmp_path: Path, classifier: Clas
         [0, 1, 2],
         [1, 0, 1],
     ]
-    kind, severity = evaluate(classifier, train, test, views=True)
+    kind, severity = evaluate(classifier, train, test, views=True).heads
     assert (kind.head.name, kind.scores.images) == ("type", 3)
     assert kind.scores.accuracy.value == kind.with_views == pytest.approx(2 / 3)
     assert kind.scores.majority == pytest.approx(1 / 3)  # scratches, as the training side has it
     assert kind.confusion[1].tolist() == [1, 1, 0, 0]
     assert (severity.head.name, severity.scores.images) == ("severity", 2)
-    assert evaluate(classifier, train, test, views=False)[0].with_views is None
+    assert evaluate(classifier, train, test, views=False).heads[0].with_views is None
     with pytest.raises(TableError, match=r"head severity: .* on the test side"):
         evaluate(classifier, train, [test[2]], views=False)
     with pytest.raises(TableError, match=r"head type: .* on the test side"):
@@ -483,11 +482,13 @@ def test_several_labels_are_measured_class_by_class(tmp_path: Path, classifier: 
         ("door_dent", "b", {"location": ("front",)}),
         ("none", "c", {"type": ("none",)}),
     )
-    said = classify_all(classifier, examples)["location"]
+    probabilities = classify_all(classifier, examples)
+    said = probabilities["location"]
     assert said.shape == (3, 2)
     # Never the front; the rear where it is red, and (even odds) where it is grey.
     assert (said >= 0.5).tolist() == [[False, True], [False, False], [False, True]]
-    (measured,) = evaluate_multi_label(classifier, examples).items()
+    heads = [card.head for card in classifier.card.heads]
+    (measured,) = evaluate_multi_label(heads, probabilities, examples).items()
     assert measured[0] == "location"
     assert measured[1].value == pytest.approx(3 / 4)
     assert measured[1].low <= measured[1].value <= measured[1].high

@@ -7,6 +7,7 @@ import csv
 import json
 from collections import Counter
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,15 +15,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from cli.main import main
+from pipelines import evaluate
 from pipelines.boxed import BoxedImage, by_original, read_boxed
 from pipelines.car_model import train as car_train
 from pipelines.car_model.data import load_job
 from pipelines.car_model.pipeline import CarModelPipeline
+from pipelines.card import ClassifierCard
 from pipelines.classifier import Classifier
 from pipelines.damage import train as damage_train
 from pipelines.damage.pipeline import DamagePipeline
@@ -30,7 +35,7 @@ from pipelines.detector import places
 from pipelines.examples import Example, assign_sides, on_side
 from pipelines.heads import Head
 from pipelines.job import Job
-from pipelines.training import backbones, experiments
+from pipelines.training import backbones, experiments, runs
 from pipelines.training import fit as fits
 from pipelines.training import train_classifier as classifiers
 from pipelines.training import train_detector as detectors
@@ -62,6 +67,7 @@ from pipelines.training.stored import FIT, WEIGHTS, fit_digest, once
 from pipelines.training.train_classifier import mean_accuracy, train_classifier
 from pipelines.training.train_detector import train_detector
 from tests.labelled import box, picture, save, save_boxes, save_classes, save_table
+from utility_gate.checkpoint import load_card
 from utility_gate.errors import CheckpointError, ConfigError, TableError
 from utility_gate.networks import open_session
 
@@ -423,6 +429,26 @@ def test_what_is_no_recipe_is_refused(tmp_path: Path, text: str) -> None:
         load_recipe(tmp_path / "none.toml")
 
 
+def test_a_changed_recipe_is_of_its_own_kind() -> None:
+    for one in (recipe(), DetectorRecipe(**DETECTOR)):
+        changed = one.with_changes(seed=9, precision="bf16-mixed")
+        assert type(changed) is type(one)
+        assert changed.model_dump() == one.model_dump() | {"seed": 9, "precision": "bf16-mixed"}
+        for wrong in ({"seed": "x"}, {"seeds": 1}, {"precision": "64-true"}, {"workers": -1}):
+            with pytest.raises(ConfigError, match="not a recipe"):
+                one.with_changes(**wrong)
+
+
+def test_a_fits_digest_outlives_the_code(pictures: Path) -> None:
+    """Fits that are stored already are known again: their digests are of the recipe's fields."""
+    with torch.device("meta"):
+        net = HeadedNet("alexnet", HEADS[:1])
+    digest = fit_digest(net, recipe(), examples_of(pictures)[:1], pictures)
+    assert digest == DIGEST
+    boxed = BoxedImage(Path("a.jpg"), ((0.0, 1.0, 2.0, 3.0),), ("dent",), "a", "train")
+    assert detectors._digest(DetectorRecipe(**DETECTOR), [boxed]) == DETECTOR_DIGEST
+
+
 def test_options_of_the_command_line_win_over_the_file(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text("[recipe]\nepochs = 7\nseed = 5\n")
@@ -439,6 +465,10 @@ DETECTOR: dict[str, Any] = {
     "crop": 96, "epochs": 1, "batch_size": 4, "workers": 0, "threads": 1, "precision": "32-true",
     "frozen": 0,
 }  # fmt: skip
+
+
+DIGEST = "a2b5feaec1ef19857e95067d12ac56cabceeb9b4d058e3ff0fa2399f8e5a413a"
+DETECTOR_DIGEST = "deefb77570d1cf56dd0103ee0a2eda3939f02d7c21da7994481f9b193488b20a"
 
 
 @pytest.mark.parametrize(
@@ -703,6 +733,43 @@ def test_a_fit_that_diverges_is_told(pictures: Path, tmp_path: Path) -> None:
         fit(net, recipe(), train, [], tmp_path)
 
 
+def test_threads_are_set_if_they_are_given_and_the_seed_always() -> None:
+    before = torch.get_num_threads()
+    runs.begin_fit(recipe(threads=0, seed=3))
+    first = torch.rand(2)
+    assert torch.get_num_threads() == before
+    try:
+        runs.begin_fit(recipe(threads=before + 1, seed=3))
+        assert torch.get_num_threads() == before + 1
+        assert torch.equal(torch.rand(2), first)
+    finally:
+        torch.set_num_threads(before)
+    runs.seed_run(recipe(seed=4))
+    assert not torch.equal(torch.rand(2), first)
+
+
+def test_workers_stay_between_epochs_if_there_are_any() -> None:
+    for workers in (0, 2):
+        options = runs.loader_options(recipe(workers=workers), 5)
+        loader = DataLoader(range(12), **options)  # type: ignore[arg-type]
+        assert (loader.batch_size, loader.num_workers) == (5, workers)
+        assert loader.persistent_workers is (workers > 0)
+
+
+def test_a_trainer_writes_checkpoints_only_if_a_callback_does(tmp_path: Path) -> None:
+    for callbacks, count in (([], 0), ([ModelCheckpoint(tmp_path)], 1)):
+        trainer = runs.make_trainer(recipe(), 1, tmp_path, callbacks, gradient_clip_val=3.0)
+        assert len(trainer.checkpoint_callbacks) == count
+        assert trainer.gradient_clip_val == 3.0
+        assert trainer.max_epochs == 1
+
+
+def test_a_card_tells_the_packages_that_made_it(shapes: Job) -> None:
+    told = Classifier.load(shapes.out).card.training["packages"]
+    assert told == runs.package_versions()
+    assert told["torch"] == metadata.version("torch")
+
+
 # Classifiers on disk
 
 
@@ -778,6 +845,36 @@ def test_a_fit_is_not_repeated_and_gives_the_same_again(
     assert [(shapes.out / name).stat().st_mtime_ns for name in files] == before
     assert (shapes.out / "results.json").read_text() == old
     Classifier.load(shapes.out)
+
+
+def test_each_side_is_classified_once_by_each_network(
+    shapes: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[str, str | None, bool]] = []
+
+    def classify_all(classifier: Classifier, examples: Any, *, views: bool = False) -> Any:
+        (side,) = {example.side for example in examples}
+        seen.append((classifier.card.weights.file, side, views))
+        return original(classifier, examples, views=views)
+
+    original = evaluate.classify_all
+    monkeypatch.setattr(classifiers, "classify_all", classify_all)
+    monkeypatch.setattr(evaluate, "classify_all", classify_all)
+    card, _ = train_classifier(shapes, recipe(views=True))
+    chosen = card.weights.file
+    assert seen == [
+        ("model.onnx", "validation", False),
+        ("model.int8.onnx", "validation", False),
+        (chosen, "test", False),
+        (chosen, "test", True),
+    ]
+
+
+def test_the_accuracies_that_chose_are_those_of_the_networks_as_they_serve(shapes: Job) -> None:
+    card, weights = load_card(shapes.out, ClassifierCard)
+    kind = "int8" if "int8" in card.weights.file else "fp16"
+    served = mean_accuracy(Classifier(card, weights), shapes.side("validation"))
+    assert card.training["validation_accuracy"][kind] == served
 
 
 def test_another_recipe_or_other_pictures_are_refused_in_the_same_folder(shapes: Job) -> None:

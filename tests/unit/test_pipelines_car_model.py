@@ -79,6 +79,7 @@ def test_other_networks_are_refused(tmp_path: Path) -> None:
     other = CAR_HEAD.model_copy(update={"name": "type"})
     with pytest.raises(CheckpointError, match="a head 'model'"):
         CarModelPipeline.load(save_car_model(tmp_path, heads=(other,), conformance=(grey,)))
-    wrong = vector(plain(GREEN), {"model/BMW M3 Coupe 2012": 0.5})
-    with pytest.raises(CheckpointError, match="conformance vector 0"):
-        CarModelPipeline.load(save_car_model(tmp_path, conformance=(wrong,)))
+    for name in ("model/BMW M3 Coupe 2012", "model/Saab 900", "make/BMW", ""):
+        wrong = vector(plain(GREEN), {name: 0.5})
+        with pytest.raises(CheckpointError, match="conformance vector 0"):
+            CarModelPipeline.load(save_car_model(tmp_path, conformance=(wrong,)))

@@ -19,6 +19,7 @@ from utility_gate.errors import ConfigError, TableError
 from utility_gate.files import digest_bytes
 from utility_gate.images import decode
 from utility_gate.split import split_of
+from utility_gate.statistics import Interval
 from utility_gate.types import Decision, Mode, Thresholds, Verdict
 from utility_gate.value.arithmetic import (
     LIMIT,
@@ -26,7 +27,6 @@ from utility_gate.value.arithmetic import (
     QUALITY,
     RANDOM,
     UTILITY,
-    Interval,
     Trials,
     Worth,
     error_curve,

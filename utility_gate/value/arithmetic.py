@@ -18,6 +18,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
+from utility_gate.statistics import Interval, to_interval
+
 Floats = npt.NDArray[np.float64]
 
 LIMIT = 0.5
@@ -62,16 +64,6 @@ class Trials:
         for name in ("file_qualities", "utilities", "gate_ms", "pipeline_ms"):
             if not np.isfinite(getattr(self, name)).all():
                 raise ValueError(f"expected finite {name}, got others")
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A number with the bounds between which 95 % of the resampled sets put it; NaN where there is
-    nothing to compute it from."""
-
-    value: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +138,10 @@ def weigh(trials: Trials, *, draws: int = DRAWS, seed: int = 0) -> Worth:
         list(statistics(_resample(random, count)[owner]).values()) for _ in range(draws)
     ])  # fmt: skip
 
-    bounds: dict[str, Interval] = {}
-    for (name, value), column in zip(values.items(), resampled.T, strict=True):
-        known = column[np.isfinite(column)]
-        low, high = np.quantile(known, [0.025, 0.975]) if len(known) else (np.nan, np.nan)
-        bounds[name] = Interval(value, float(low), float(high))
+    bounds = {
+        name: to_interval(value, column)
+        for (name, value), column in zip(values.items(), resampled.T, strict=True)
+    }
     gate_ms, pipeline_ms = float(np.median(trials.gate_ms)), float(np.median(trials.pipeline_ms))
     return Worth(
         sources=count,

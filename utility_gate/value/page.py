@@ -8,7 +8,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from utility_gate.value.arithmetic import LIMIT, Interval, Worth
+from utility_gate.statistics import Interval
+from utility_gate.value.arithmetic import LIMIT, Worth
 
 
 @dataclass(frozen=True, slots=True)
