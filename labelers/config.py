@@ -16,6 +16,7 @@ from labelers.rules import Rule
 from utility_gate.degrade import DEFAULT_QUALITIES, Degradation, from_config, ladder, to_json
 from utility_gate.errors import ConfigError
 from utility_gate.files import digest_json
+from utility_gate.split import TEST_FRACTION
 
 Reference = Literal["truth", "pristine"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -40,7 +41,8 @@ class LabelConfig(BaseModel):
     JPEG quality of `qualities` (the paper's nine if neither is given) and by each table of
     `degrade`. `reference` "pristine" takes what a network says of the pristine image for the
     truth, if it is at least `reference_score` sure of it. `temperature` divides a classifier's
-    logits. `rule` holds the task's thresholds.
+    logits. `rule` holds the task's thresholds. `test_fraction` of the sources are held out for
+    testing (the paper's 80-20); 1 makes a table to test on alone.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -55,6 +57,7 @@ class LabelConfig(BaseModel):
     temperature: dict[str, Annotated[float, Field(gt=0, le=100)]] = {}
     rule: dict[str, Any] = {}
     balance: BalanceConfig | None = None
+    test_fraction: Share = TEST_FRACTION
 
     @model_validator(mode="after")
     def _check(self) -> LabelConfig:
@@ -105,9 +108,10 @@ class LabelConfig(BaseModel):
         return make_rule(self.task, self.rule)
 
     def canonical(self) -> dict[str, Any]:
-        """The configuration as JSON, every default spelled out: what two runs must share."""
+        """The configuration as JSON, every default spelled out: what two runs must share to make
+        the same observations and votes."""
         return {
-            **self.model_dump(mode="json", exclude={"qualities", "degrade", "rule"}),
+            **self.model_dump(mode="json", exclude={"qualities", "degrade", "rule", "test_fraction"}),
             "degradations": [
                 {"name": degradation.name, **degradation.parameters}
                 for degradation in self.degradations()

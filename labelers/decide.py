@@ -25,7 +25,7 @@ from labelers.rules import (
     mean_utility,
 )
 from utility_gate.errors import ConfigError, TableError
-from utility_gate.split import split_of
+from utility_gate.split import TEST_FRACTION, split_of
 from utility_gate.tables import LABEL_SCHEMA, read_metadata, read_observations
 
 RULES: dict[str, type[Rule]] = {"classification": CcspRule, "detection": DetectionRule}
@@ -87,6 +87,7 @@ def decide(
     rule: Rule,
     reference: str = "truth",
     reference_score: float = 0.5,
+    test_fraction: float = TEST_FRACTION,
 ) -> pa.Table:
     """Labels (`LABEL_SCHEMA`) of all degraded copies, in the order in which they first appear.
 
@@ -102,7 +103,7 @@ def decide(
     labels = combine(rule, votes, utilities)
     copies = table.take(pa.array(grid.degraded[:, 0]))
     digests = copies["source_digest"].to_pylist()
-    sides = {digest: split_of(digest) for digest in set(digests)}
+    sides = {digest: split_of(digest, test_fraction) for digest in set(digests)}
     columns = {
         "split": pa.array([sides[digest] for digest in digests], pa.string()),
         "label": pa.array(labels, pa.int8(), mask=labels == UNDECIDED),
@@ -122,7 +123,8 @@ def decide_as(table: pa.Table, metadata: Mapping[str, Any]) -> pa.Table:
     Raises:
         TableError, ConfigError: if the metadata or the observations do not fit.
     """
-    return decide(table, *judges_of(metadata))
+    held_out = metadata.get("test_fraction", TEST_FRACTION)
+    return decide(table, *judges_of(metadata), test_fraction=held_out)
 
 
 def judges_of(metadata: Mapping[str, Any]) -> tuple[list[str], Rule, str, float]:

@@ -16,7 +16,6 @@ from labelers.networks import NetworkFacts
 from labelers.truth import GroundTruth
 from utility_gate.degrade import describe
 from utility_gate.files import digest_json
-from utility_gate.split import TEST_FRACTION
 
 PACKAGES = (
     "utility-gate", "numpy", "onnxruntime", "pillow", "pyarrow", "torch", "torchvision",
@@ -53,7 +52,7 @@ def describe_job(
         "truth_sha256": truth.digest,
         "categories": {str(number): name for number, name in truth.names.items()},
         "sources": len(truth.rows),
-        "test_fraction": TEST_FRACTION,
+        "test_fraction": config.test_fraction,
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "machine": platform.machine(),

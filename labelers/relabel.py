@@ -13,6 +13,7 @@ from labelers.decide import decide, describe_rule, judges_of, make_rule, read_fo
 from labelers.store import OBSERVATIONS, refuse_run_file
 from utility_gate.errors import TableError
 from utility_gate.files import digest_file, digest_json
+from utility_gate.split import TEST_FRACTION
 from utility_gate.tables import read_metadata, write_table
 
 
@@ -48,6 +49,8 @@ def relabel(
         "config_sha256": digest_json(config),
         "observations_sha256": digest_file(path),
     }
-    labels = decide(read_for_rules(path)[0], deciding, made, reference, reference_score)
+    held_out = metadata.get("test_fraction", TEST_FRACTION)
+    table = read_for_rules(path)[0]
+    labels = decide(table, deciding, made, reference, reference_score, held_out)
     write_table(labels, out, metadata)
     return labels

@@ -14,7 +14,7 @@ def unit_hash(*parts: str) -> float:
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
-def split_of(source_digest: str) -> str:
+def split_of(source_digest: str, test_fraction: float = TEST_FRACTION) -> str:
     """The side of a source image, "test" or "train", from the SHA-256 of its file.
 
     All degraded copies of a source share its digest and so its side. Adding images to a set
@@ -22,4 +22,4 @@ def split_of(source_digest: str) -> str:
     from pretraining. The same photograph encoded anew is another file: do not mix a set with
     re-encoded copies of itself.
     """
-    return "test" if unit_hash("split", source_digest) < TEST_FRACTION else "train"
+    return "test" if unit_hash("split", source_digest) < test_fraction else "train"

@@ -128,6 +128,17 @@ def test_all_copies_of_a_source_are_on_one_side() -> None:
     assert 0.12 < test_share < 0.28
 
 
+@pytest.mark.parametrize(("share", "sides"), [(0.0, {"train"}), (1.0, {"test"})])
+def test_all_or_none_may_be_held_out(share: float, sides: set[str]) -> None:
+    rows = [
+        seen(quality=quality, source=f"{number}.jpg", digest=f"{number:064x}")
+        for number in range(20)
+        for quality in (None, 50)
+    ]
+    table = to_table(rows, CLASSIFICATION_SCHEMA)
+    assert set(decide(table, ["a"], CcspRule(), test_fraction=share)["split"].to_pylist()) == sides
+
+
 def test_augmented_sources_are_sources_of_their_own() -> None:
     flipped = [
         dataclasses.replace(seen(WRONG, 0.01, quality=q), augmentation="flip") for q in (None, 9)
