@@ -27,6 +27,7 @@ COMMANDS = {
     "export": "labels as CSV or as WebDataset shards",
     "pretrain": "teach a ResNet-18 to see, from unlabelled photographs",
     "train": "train, calibrate and export a predictor from labels",
+    "quantize": "give a predictor int8 weights beside its fp32 ones",
     "evaluate": "measure a predictor on held-out images beside the trivial gates",
     "pipeline": "train, serve or ask what stands behind the gate: car damage, car model",
 }
@@ -34,7 +35,8 @@ COMMANDS = {
 
 EXTRAS = {
     "label": "label", "relabel": "label", "export": "label", "report": "report", "value": "report",
-    "pretrain": "train", "train": "train", "evaluate": "train", "pipeline": "train",
+    "pretrain": "train", "train": "train", "quantize": "train", "evaluate": "report",
+    "pipeline": "train",
 }  # fmt: skip
 """What must be installed beside the service for a subcommand."""
 
