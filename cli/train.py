@@ -1,4 +1,8 @@
-"""Train, calibrate and export a predictor from a label table (needs the extra `train`)."""
+"""Train, calibrate and export a predictor from label tables (needs the extra `train`).
+
+On several GPUs: `torchrun --nproc-per-node N -m cli.main train ...`. A run that was killed goes on
+after its last whole epoch if it is started again with the same options.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, nargs="+", required=True, metavar="FILE.parquet")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--cache", type=Path, metavar="DIR", help="keep decoded images and features there"
+    )
     parser.add_argument("--init", help="scratch, IMAGENET1K_V1, or a trunk made by pretrain")
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--epoch-samples", type=int)
@@ -56,8 +63,11 @@ def run(options: argparse.Namespace) -> int:
         name=options.name,
         release=options.release,
         task=options.task,
+        cache=options.cache,
         conformance_photos=tuple(options.conformance),
     )
+    if card is None:  # one of several processes, and not the first
+        return 0
     print(f"{options.out}: validation AUROC {card.training['validation_auroc']:.4f}, "
           f"temperature {card.temperature:.3f}, useful from {card.thresholds.useful:.3f}, "
           f"non-useful below {card.thresholds.review:.3f}")  # fmt: skip

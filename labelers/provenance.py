@@ -59,26 +59,6 @@ def describe_job(
     }
 
 
-def differences(before: Any, now: Any, path: str = "") -> list[str]:
-    """What differs between two descriptions, as "networks.vgg19.sha256: 12ab -> 34cd"."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        return [
-            line
-            for key in sorted(before.keys() | now.keys())
-            for line in differences(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-        ]
-    if before == now:
-        return []
-    return [f"{path}: {_short(before)} -> {_short(now)}"]
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, list) and all(isinstance(item, dict) for item in value):
-        value = [item.get("label", item) for item in value]
-    text = json.dumps(value)
-    return text if len(text) <= 200 else f"{text[:197]}..."
-
-
 def _version(name: str) -> str:
     try:
         return version(name)

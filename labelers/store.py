@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from labelers.observe import Observed, Outcome, Skipped, WorkItem
-from labelers.provenance import differences
+from utility_gate.differences import differences
 from utility_gate.errors import TableError
 from utility_gate.files import digest_bytes, digest_json, read_source, whole_file
 from utility_gate.tables import OBSERVATION_SCHEMAS, read_metadata, read_table, write_table

@@ -4,12 +4,13 @@ which test. Copies are made again from their sources and checked against the tab
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from utility_gate.differences import differences
 from utility_gate.errors import TableError
 from utility_gate.remake import remake_source
 from utility_gate.split import unit_hash
@@ -32,9 +33,18 @@ class Shares:
 
 
 @dataclass(frozen=True, slots=True)
+class LabelledRow:
+    """A degraded copy's label; `target` in [0, 1] is what training aims at, `task` what the
+    label's networks do ("classification" or "detection")."""
+
+    label: Label
+    target: float
+    task: str = "classification"
+
+
+@dataclass(frozen=True, slots=True)
 class LabelledCopy:
-    """An encoded degraded copy with its label; `target` in [0, 1] is what training aims at,
-    `task` what the label's networks do ("classification" or "detection")."""
+    """The same with the encoded copy itself."""
 
     label: Label
     data: bytes
@@ -56,13 +66,6 @@ class Sides:
         """The copies of one side."""
         copies: list[LabelledCopy] = getattr(self, side)
         return copies
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    label: Label
-    target: float
-    task: str
 
 
 def target_of(label: Label, targets: Targets) -> float | None:
@@ -112,11 +115,9 @@ def load_sides(
         TableError: if the tables disagree, a source is missing or other than the tables', a copy
             comes out with other bytes (another JPEG encoder), or a side lacks one of the classes.
     """
-    _check_agreement(tables)
-    by_source: dict[str, list[_Row]] = defaultdict(list)
-    for row in _choose(tables, targets, shares):
-        if side_of(row.label, shares) in only:
-            by_source[row.label.source].append(row)
+    by_source: dict[str, list[LabelledRow]] = defaultdict(list)
+    for row in choose_rows(tables, targets, shares, only):
+        by_source[row.label.source].append(row)
     sides = Sides()
     with ThreadPoolExecutor() as pool:
         for copies in pool.map(lambda item: _remake(images, item[0], item[1]), by_source.items()):
@@ -125,8 +126,35 @@ def load_sides(
     wanted = {"validation": shares.validation > 0, "calibration": shares.calibration > 0}
     for side in SIDES:
         if side in only and wanted.get(side, True):
-            _check_classes(sides.of(side), side, tables)
+            check_classes(sides.of(side), side, tables)
     return sides
+
+
+def choose_rows(
+    tables: Sequence[Path], targets: Targets, shares: Shares, only: Sequence[Side] = SIDES
+) -> list[LabelledRow]:
+    """The labels that `load_sides` makes copies of; a copy in two tables of one task counts once,
+    with the first label.
+
+    Raises:
+        TableError: if a table cannot be read, or the tables disagree.
+    """
+    _check_agreement(tables)
+    first = _first_of_each_task(tables)
+    rows: dict[tuple[str, ...], LabelledRow] = {}
+    for table in tables:
+        task = task_of(table)
+        for label in read_labels(table):
+            side = side_of(label, shares)
+            held_out = side != "train"
+            # Augmented sources were chosen by their labels: to learn from, not to measure by.
+            if side not in only or (held_out and (table != first[task] or label.augmentation)):
+                continue
+            target = target_of(label, "unanimous" if held_out else targets)
+            if target is not None:
+                copy = (label.source, label.augmentation, label.degradation, label.parameters)
+                rows.setdefault((task, *copy), LabelledRow(label, target, task))
+    return list(rows.values())
 
 
 def count_labels(tables: Sequence[Path], shares: Shares) -> dict[str, dict[str, int]]:
@@ -169,9 +197,12 @@ def _check_agreement(tables: Sequence[Path]) -> None:
         expected = _meaning(read_metadata(first))
         for table in (other for other in tables if task_of(other) == task):
             meaning = _meaning(read_metadata(table))
-            if meaning != expected:
+            unlike = differences(expected, meaning, known_to_both=True)
+            if meaning["voters"].keys() != expected["voters"].keys():
+                unlike = [f"voters: {sorted(expected['voters'])} -> {sorted(meaning['voters'])}"]
+            if unlike:
                 raise TableError(
-                    f"{table}: expected labels made as in {first}, {expected}, got {meaning}"
+                    f"{table}: expected labels made as in {first}, got {'; '.join(unlike)}"
                 )
 
 
@@ -179,31 +210,15 @@ def _meaning(metadata: dict[str, Any]) -> dict[str, Any]:
     networks = metadata.get("networks", {})
     return {
         "voters": {name: networks.get(name) for name in metadata.get("voters", [])},
-        **{key: metadata.get(key) for key in ("task", "rule", "test_fraction")},
+        **{key: metadata[key] for key in ("task", "rule", "test_fraction") if key in metadata},
     }
 
 
-def _choose(tables: Sequence[Path], targets: Targets, shares: Shares) -> Iterable[_Row]:
-    """The labels that some side takes; a copy in two tables of one task counts once, with the
-    first label."""
-    first = _first_of_each_task(tables)
-    rows: dict[tuple[str, ...], _Row] = {}
-    for table in tables:
-        task = task_of(table)
-        for label in read_labels(table):
-            held_out = side_of(label, shares) != "train"
-            # Augmented sources were chosen by their labels: to learn from, not to measure by.
-            if held_out and (table != first[task] or label.augmentation):
-                continue
-            target = target_of(label, "unanimous" if held_out else targets)
-            if target is not None:
-                copy = (label.source, label.augmentation, label.degradation, label.parameters)
-                rows.setdefault((task, *copy), _Row(label, target, task))
-    return rows.values()
-
-
-def _check_classes(copies: list[LabelledCopy], side: Side, tables: Sequence[Path]) -> None:
-    classes = {copy.label.label for copy in copies}
+def check_classes(
+    rows: Sequence[LabelledCopy | LabelledRow], side: Side, tables: Sequence[Path]
+) -> None:
+    """Raise TableError unless the copies of a side are useful ones and non-useful ones."""
+    classes = {row.label.label for row in rows}
     if not {0, 1} <= classes:
         raise TableError(
             f"{', '.join(map(str, tables))}: expected useful and non-useful copies on the "
@@ -211,7 +226,7 @@ def _check_classes(copies: list[LabelledCopy], side: Side, tables: Sequence[Path
         )
 
 
-def _remake(images: Path, source: str, rows: list[_Row]) -> list[LabelledCopy]:
+def _remake(images: Path, source: str, rows: list[LabelledRow]) -> list[LabelledCopy]:
     made = remake_source(images, source, [row.label for row in rows])
     return [
         LabelledCopy(row.label, data, row.target, row.task)

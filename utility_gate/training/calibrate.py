@@ -1,16 +1,12 @@
-"""Logits to probabilities that mean what they say, and thresholds on them."""
+"""Logits to probabilities that mean what they say."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from utility_gate.types import Thresholds
-
-REJECTED_USEFUL = 0.01
-PASSED_NON_USEFUL = 0.05
-"""Shares of validation copies that the two thresholds accept to be on the wrong side."""
 
 
 def balanced_weights(labels: Tensor) -> Tensor:
@@ -41,17 +37,24 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return float(log_t.detach().exp().clamp(0.05, 20.0))
 
 
-def choose_thresholds(utility: Tensor, labels: Tensor) -> Thresholds:
-    """Thresholds by risk on validation copies.
-
-    `review` is the highest value that puts at most 1 % of useful copies below it; `useful` the
-    lowest that leaves at most 5 % of non-useful ones at or above it. Where the classes separate
-    so well that these cross, both become their middle and there is no REVIEW band.
+def fit_platt(logits: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Temperature T and shift b that minimise the class-balanced negative log-likelihood of
+    sigmoid(margin / T + b), margin being the logit of class 1 less that of class 0 (Platt, 1999).
+    Arguments as `fit_temperature`; T in [0.05, 20], b in [-5, 5].
     """
-    useful, non_useful = utility[labels == 1], utility[labels == 0]
-    review = float(torch.quantile(useful, REJECTED_USEFUL, interpolation="lower"))
-    pass_at = float(torch.quantile(non_useful, 1 - PASSED_NON_USEFUL, interpolation="higher"))
-    pass_at = min(1.0, pass_at + 1e-6)
-    if review >= pass_at:
-        review = pass_at = (review + pass_at) / 2
-    return Thresholds(useful=round(pass_at, 6), review=round(review, 6))
+    weights = balanced_weights(labels).double()
+    margin = (logits[:, 1] - logits[:, 0]).double()
+    free = torch.zeros(2, dtype=torch.float64, requires_grad=True)  # log T, b
+    optimizer = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        scaled = margin / free[0].exp() + free[1]
+        entropy = F.binary_cross_entropy_with_logits(scaled, labels.double(), reduction="none")
+        value = (entropy * weights).sum()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    log_t, shift = free.detach().tolist()
+    return min(20.0, max(0.05, math.exp(min(5.0, max(-5.0, log_t))))), min(5.0, max(-5.0, shift))

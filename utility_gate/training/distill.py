@@ -33,7 +33,7 @@ from utility_gate.files import digest_bytes
 from utility_gate.images import Pixels, decode, encode_jpeg
 from utility_gate.networks import OnnxClassifierSpec, open_session
 from utility_gate.preprocess import Preprocess
-from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD, ResNet18Trunk
+from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD, Trunk
 from utility_gate.training.photos import PhotoCache, build_cache
 
 log = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ class Distillation(lightning.LightningModule):
         super().__init__()
         self.config = config
         self.teacher = teacher
-        self.student = ResNet18Trunk()
+        self.student = Trunk()
         self.to_map = nn.Conv2d(512, teacher.channels, 1)
         self.to_classes = nn.Linear(512, teacher.classes)
         # Every teacher channel counts the same, whatever its scale.

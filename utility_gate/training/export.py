@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -86,13 +87,19 @@ def strip_traces(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def store_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Large float weights as fp16, each behind a Cast that ONNX Runtime folds when it loads."""
+def store_half(model: onnx.ModelProto, only: Container[str] | None = None) -> onnx.ModelProto:
+    """Large float weights, or those named in `only` alone, as fp16, each behind a Cast that ONNX
+    Runtime folds when it loads."""
     casts = []
     for weight in model.graph.initializer:
-        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) < _LARGE:
+        # Vectors are small and their error would be the whole channel's.
+        if weight.data_type != TensorProto.FLOAT or len(weight.dims) < 2:
+            continue
+        if np.prod(weight.dims) < _LARGE:
             continue
         name = weight.name
+        if only is not None and name not in only:
+            continue
         half = numpy_helper.from_array(
             numpy_helper.to_array(weight).astype(np.float16), f"{name}.fp16"
         )

@@ -1,91 +1,46 @@
-"""The Lightning module of the utility network, and the fit."""
+"""From copies to a trained network: by gradient descent, or exactly where the trunk is frozen."""
 
 from __future__ import annotations
 
+import json
+import logging
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 from torch.utils.data import DataLoader
-from torchmetrics.classification import BinaryAUROC, MulticlassAccuracy
+from torchmetrics.functional.classification import binary_auroc
 
 from utility_gate.errors import ConfigError
+from utility_gate.files import digest_json, whole_file
 from utility_gate.sides import LabelledCopy
 from utility_gate.training.config import TrainConfig
-from utility_gate.training.dataset import (
-    CopyDataset,
-    balanced_sampler,
-    predictor_preprocess,
-)
+from utility_gate.training.dataset import Copies, CopyDataset, make_copies, predictor_preprocess
+from utility_gate.training.draws import BalancedDraws, balanced_weights
+from utility_gate.training.features import see
+from utility_gate.training.lightning_module import UtilityModule
+from utility_gate.training.linear import fit_head
 from utility_gate.training.module import USEFUL, UtilityNet
+from utility_gate.training.trainer import LAST, make_trainer, processes
 
-Batch = tuple[Tensor, Tensor]
+log = logging.getLogger(__name__)
+
+RUN = "run.json"
+_SETTLED_ON = 512
+"""Copies whose features tell the head their mean and spread, where the trunk is not frozen."""
 
 
-class UtilityModule(lightning.LightningModule):
-    """Cross-entropy on (non-useful, useful), soft targets allowed."""
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """How a fit ended: the validation AUROC of what it kept, and its pace in the last epoch
+    (`images_per_second`, `waiting_share`, `device`), empty where there were no epochs."""
 
-    def __init__(self, net: UtilityNet, config: TrainConfig) -> None:
-        super().__init__()
-        self.net, self.config = net, config
-        self.auroc = BinaryAUROC()
-        self.balanced_accuracy = MulticlassAccuracy(num_classes=2, average="macro")
-
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        """One batch's loss."""
-        images, targets = batch
-        images = images.contiguous(memory_format=torch.channels_last)
-        logits = self.net(images).float()
-        loss = F.cross_entropy(logits, torch.stack([1 - targets, targets], dim=1))
-        self.log("train_loss", loss, prog_bar=True, on_epoch=True, on_step=False)
-        return loss
-
-    def validation_step(self, batch: Batch, _: int) -> None:
-        """Collect AUROC and balanced accuracy on decided copies."""
-        images, targets = batch
-        logits = self.net(images).float()
-        truth = targets.round().long()
-        self.auroc.update(logits.softmax(1)[:, USEFUL], truth)
-        self.balanced_accuracy.update(logits.argmax(1), truth)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log what early stopping watches."""
-        self.log("val_auroc", self.auroc.compute(), prog_bar=True)
-        self.log("val_balanced_accuracy", self.balanced_accuracy.compute(), prog_bar=True)
-        self.auroc.reset()
-        self.balanced_accuracy.reset()
-
-    def configure_optimizers(self) -> Any:
-        """The optimizer with its schedule; the trunk learns slower than the head."""
-        config = self.config
-        parts: list[tuple[nn.Module, float]] = [(self.net.head, config.learning_rate)]
-        if not self.net.frozen:
-            parts.insert(0, (self.net.trunk, config.learning_rate * config.trunk_rate))
-        groups: list[dict[str, Any]] = [
-            {"params": part.parameters(), "lr": rate} for part, rate in parts
-        ]
-        optimizer: torch.optim.Optimizer
-        if config.optimizer == "sgd":
-            optimizer = torch.optim.SGD(
-                groups, momentum=config.momentum, weight_decay=config.weight_decay
-            )
-        else:
-            optimizer = torch.optim.AdamW(groups, weight_decay=config.weight_decay)
-        if config.schedule == "constant":
-            return optimizer
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            [rate for _, rate in parts],
-            total_steps=int(self.trainer.estimated_stepping_batches),
-            pct_start=0.2,
-            cycle_momentum=False,
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    auroc: float
+    pace: dict[str, Any] = field(default_factory=dict)
 
 
 def build_net(config: TrainConfig) -> UtilityNet:
@@ -95,78 +50,162 @@ def build_net(config: TrainConfig) -> UtilityNet:
         CheckpointError: if `config.init` cannot be had.
     """
     lightning.seed_everything(config.seed, workers=True, verbose=False)
-    net = UtilityNet(config.arch, config.dropout)
+    net = UtilityNet(config.arch, config.features, config.dropout)
     net.initialize(config.init)
     if config.trunk_rate == 0:
         net.freeze_trunk()
     return net.to(memory_format=torch.channels_last)
 
 
-def fit(
+def fit_exactly(
     net: UtilityNet,
     config: TrainConfig,
     train: list[LabelledCopy],
     validation: list[LabelledCopy],
+    cache: Path | None,
+) -> Fitted:
+    """Fit the head of `net` on a frozen trunk by logistic regression; the trunk stays as it is."""
+    seen = [_features(net, config, train, 1, cache, altered=False)]
+    if config.views > 1:
+        seen.append(_features(net, config, train, config.views - 1, cache, altered=True))
+    features = torch.cat(seen, 1).flatten(0, 1)
+    targets = torch.tensor([copy.target for copy in train])
+    targets = targets + config.label_smoothing * (0.5 - targets)
+    weights = torch.from_numpy(balanced_weights(targets.tolist())).float()
+    fit_head(
+        net.head,
+        features,
+        targets.repeat_interleave(config.views),
+        weights.repeat_interleave(config.views) / config.views,
+        config.weight_decay,
+        _scales(net, config),
+    )
+    net.eval()
+    logits = head_logits(net, config, validation, cache)
+    truth = torch.tensor([int(copy.target) for copy in validation])
+    return Fitted(float(binary_auroc(logits.softmax(1)[:, USEFUL], truth)))
+
+
+def fit(
+    net: UtilityNet,
+    config: TrainConfig,
+    train: Copies,
+    validation: Copies,
     out: Path,
-) -> float:
-    """Train `net` in place; it ends as in the epoch with the best validation AUROC, on the CPU,
-    in eval mode. Returns that AUROC.
+    run: dict[str, Any],
+) -> Fitted:
+    """Train `net` in place by gradient descent; it ends as in the epoch with the best validation
+    AUROC, on the CPU, in eval mode. A run that was killed goes on after its last whole epoch and
+    ends as if it had not been; `run` describes it, and another one is not continued.
 
     Raises:
-        ConfigError: if training diverged.
+        ConfigError: if training diverged, or `out` holds the beginning of another run.
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    resumed = _resume(out, run)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
+    rank, world = processes()
     preprocess = predictor_preprocess(config.side)
-    train_loader = DataLoader(
-        CopyDataset(train, preprocess, config.scale_to, augment=config.augment),
-        config.batch_size,
-        sampler=balanced_sampler(train, config.epoch_samples, config.seed),
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-    )
-    validation_loader = DataLoader(
-        CopyDataset(validation, preprocess, config.scale_to, augment=False),
-        config.batch_size,
-        num_workers=config.workers,
-        persistent_workers=config.workers > 0,
-    )
-    best = ModelCheckpoint(
-        out / "checkpoints", "best", monitor="val_auroc", mode="max", save_weights_only=True,
-        enable_version_counter=False,
-    )  # fmt: skip
-    callbacks: list[lightning.Callback] = [best]
-    if config.schedule == "constant":  # one cycle is only worth its end
-        callbacks.append(EarlyStopping("val_auroc", mode="max", patience=config.patience))
-    trainer = lightning.Trainer(
-        max_epochs=config.epochs,
-        precision=config.precision,
-        accelerator="auto",
-        devices=1,
-        logger=CSVLogger(out, name="log"),
-        callbacks=callbacks,
-        enable_model_summary=False,
-        log_every_n_steps=20,
-        deterministic=True,
-    )
+    train_set = CopyDataset(train, preprocess, augment=config.augment, reencode=config.reencode)
+    draws = BalancedDraws(train_set.targets, config.epoch_samples, config.seed, rank, world)
+    loaders = {
+        "batch_size": max(1, config.batch_size // world),
+        "num_workers": config.workers,
+        "persistent_workers": config.workers > 0,
+        "pin_memory": torch.cuda.is_available(),
+    }
+    train_loader = DataLoader(train_set, sampler=draws, **loaders)  # type: ignore[arg-type]
+    validation_set = CopyDataset(validation, preprocess, augment=False)
+    validation_loader = DataLoader(validation_set, **loaders)  # type: ignore[arg-type]
+    if config.feature_scale and resumed is None:
+        _settle(net, config, train_set)
+    trainer, best = make_trainer(config, out)
+    if config.compile == "always" or (config.compile == "auto" and torch.cuda.is_available()):
+        net.compile()
     module = UtilityModule(net, config)
-    trainer.fit(module, train_loader, validation_loader)
+    with warnings.catch_warnings():  # a run that goes on finds its own checkpoints
+        warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+        trainer.fit(module, train_loader, validation_loader, ckpt_path=resumed, weights_only=False)
     if best.best_model_score is None:
         raise ConfigError("expected at least one finite validation AUROC, got none; lower the rate")
     stored = torch.load(best.best_model_path, map_location="cpu", weights_only=True)
     module.load_state_dict(stored["state_dict"])
     module.net.cpu().eval().float()
-    return float(best.best_model_score)
+    pace = {name: float(trainer.callback_metrics.get(name, torch.nan)) for name in _PACE}
+    return Fitted(float(best.best_model_score), pace | {"device": _device_name()})
 
 
-@torch.no_grad()
-def predict_logits(net: UtilityNet, copies: list[LabelledCopy], config: TrainConfig) -> Tensor:
+_PACE = ("images_per_second", "waiting_share")
+
+
+def head_logits(
+    net: UtilityNet, config: TrainConfig, copies: list[LabelledCopy], cache: Path | None
+) -> Tensor:
     """Logits (N, 2), float32, on the CPU, of copies as the predictor will see them."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dataset = CopyDataset(copies, predictor_preprocess(config.side), config.scale_to, augment=False)
-    loader = DataLoader(dataset, config.batch_size, num_workers=config.workers)
-    net.to(device)
-    logits = torch.cat([net(images.to(device)).cpu() for images, _ in loader])
-    net.cpu()
-    return logits
+    features = _features(net, config, copies, 1, cache, altered=False)[:, 0]
+    with torch.inference_mode():
+        logits: Tensor = net.head.eval()(features)
+    return logits.clone()
+
+
+def _features(
+    net: UtilityNet,
+    config: TrainConfig,
+    copies: list[LabelledCopy],
+    views: int,
+    cache: Path | None,
+    *,
+    altered: bool,
+) -> Tensor:
+    shown = CopyDataset(
+        make_copies(copies, config.scale_to, None),
+        predictor_preprocess(config.side),
+        augment=altered and config.augment,
+        reencode=config.reencode if altered else 0.0,
+    )
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    return see(net.trunk, shown, copies, views, config.seed, config.workers, cache)
+
+
+def _scales(net: UtilityNet, config: TrainConfig) -> Tensor:
+    sizes = net.trunk.sizes()
+    return torch.cat(
+        [torch.full((size,), config.feature_scale.get(name, 1.0)) for name, size in sizes.items()]  # type: ignore[call-overload]
+    )
+
+
+@torch.inference_mode()
+def _settle(net: UtilityNet, config: TrainConfig, dataset: CopyDataset) -> None:
+    """Standardise the features as the trunk makes them at the start."""
+    chosen = list(BalancedDraws(dataset.targets, _SETTLED_ON, config.seed))
+    loader = DataLoader(dataset, config.batch_size, sampler=chosen, num_workers=config.workers)
+    net.trunk.eval()
+    seen = torch.cat([net.trunk(images) for images, _ in loader])
+    net.head[0].settle(seen, _scales(net, config))  # type: ignore[operator]
+    net.train()
+
+
+def _resume(out: Path, run: dict[str, Any]) -> str | None:
+    """The last checkpoint of this very run, if it began before.
+
+    Raises:
+        ConfigError: if what began in `out` was another run.
+    """
+    described, last = out / RUN, out / "checkpoints" / LAST
+    if last.exists() and described.exists():
+        if json.loads(described.read_text()) != {"digest": digest_json(run), **run}:
+            raise ConfigError(
+                f"{out}: holds the beginning of a run with other labels, code or configuration; "
+                "choose another folder, or remove it"
+            )
+        log.info("going on after the last whole epoch of the run in %s", out)
+        return str(last)
+    with whole_file(described, shared=True) as partial:
+        partial.write_text(json.dumps({"digest": digest_json(run), **run}, indent=2))
+    return None
+
+
+def _device_name() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import safe_open
@@ -22,6 +23,7 @@ from torchvision.models.resnet import ResNet
 
 from utility_gate.errors import CheckpointError
 from utility_gate.files import digest_bytes
+from utility_gate.training.weights import torchvision_state
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -32,96 +34,165 @@ NON_USEFUL = 0
 """The two classes; softmax output `USEFUL` is the utility."""
 
 
-class ResNet18Trunk(nn.Module):
-    """ResNet-18 (He et al., 2016) without its classifier."""
+FEATURES = ("confidence", "pooled", "stages")
+"""What a head may see of a trunk; see `Trunk`."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.net: ResNet = resnet18(weights=None)
-        self.net.fc = cast(nn.Linear, nn.Identity())
-
-    def feature_map(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised float to (N, 512, H/32, W/32)."""
-        net = self.net
-        x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
-        return cast(Tensor, net.layer4(net.layer3(net.layer2(net.layer1(x)))))
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised float to pooled features (N, 512)."""
-        return self.feature_map(images).mean((2, 3))
+_LARGEST = 10
 
 
-class MobileNetV2Trunk(nn.Module):
-    """How surely MobileNet-v2 (Sandler et al., 2018), classifier included, recognises an image.
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A network of torchvision's: how it is made, its ImageNet weights, the modules that it runs
+    one after the other, and after which of these a stage ends (the last one's map is pooled)."""
 
-    The features are the ten largest class log-probabilities, the logarithm of the sum and the
-    standard deviation of all logits, the largest probability p, log(1 - p), and the negative
-    entropy of the ten.
+    make: Callable[[], nn.Module]
+    weights: WeightsEnum
+    steps: Callable[[Any], Sequence[nn.Module]]
+    stages: tuple[int, ...]
+    classifier: str
+
+    def imagenet_state(self) -> dict[str, Tensor]:
+        """torchvision's weights, downloaded or cached, by its own names.
+
+        Raises:
+            CheckpointError: if they cannot be had.
+        """
+        return torchvision_state(self.weights, "give --init a trunk or scratch")
+
+
+def _resnet_steps(net: ResNet) -> Sequence[nn.Module]:
+    stem = (net.conv1, net.bn1, net.relu, net.maxpool)
+    return (*stem, net.layer1, net.layer2, net.layer3, net.layer4)
+
+
+ARCHITECTURES = {
+    "resnet18": Architecture(
+        partial(resnet18, weights=None),
+        ResNet18_Weights.IMAGENET1K_V1,
+        _resnet_steps,
+        (2, 4, 5, 6, 7),
+        "fc",
+    ),
+    "mobilenet_v2": Architecture(
+        partial(mobilenet_v2, weights=None),
+        MobileNet_V2_Weights.IMAGENET1K_V1,
+        lambda net: tuple(net.features),
+        (0, 1, 3, 6, 10, 13, 16, 17, 18),
+        "classifier",
+    ),
+}
+
+
+class Trunk(nn.Module):
+    """torchvision's ResNet-18 (He et al., 2016) or MobileNet-v2 (Sandler et al., 2018), as seen by
+    a head: any of these features, one after the other.
+
+    "pooled": the mean of the last feature map. "confidence" (15): how surely the network with its
+    own classifier recognises the image, as the ten largest class log-probabilities, the logarithm
+    of the sum and the standard deviation of all logits, the largest probability p, log(1 - p), and
+    the negative entropy of the ten. "stages": mean and standard deviation of every channel of each
+    stage but the last, where compression shows.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, arch: str = "resnet18", features: Sequence[str] = ("pooled",)) -> None:
         super().__init__()
-        self.net = mobilenet_v2(weights=None)
+        self.architecture, self.features = ARCHITECTURES[arch], tuple(features)
+        self.net = self.architecture.make()
+        if "confidence" not in features:  # no weights that nothing uses
+            setattr(self.net, self.architecture.classifier, nn.Identity())
+
+    def look(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(N, 3, H, W) normalised float to the last feature map (N, C, H/32, W/32) and the
+        earlier stages' maps."""
+        maps, x = [], images
+        for number, step in enumerate(self.architecture.steps(self.net)):
+            x = step(x)
+            if number in self.architecture.stages[:-1] and "stages" in self.features:
+                maps.append(x)
+        return x, maps
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) normalised float to the last feature map (N, C, H/32, W/32)."""
+        return self.look(images)[0]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) normalised float to features (N, 15)."""
-        logits = self.net(images)
+        """(N, 3, H, W) normalised float to features (N, F), float32, groups in their order."""
+        last, maps = self.look(images)
+        pooled = last.mean((2, 3))
+        groups = {"pooled": lambda: pooled, "confidence": lambda: self._confidence(pooled)}
+        groups["stages"] = lambda: torch.cat([moments(stage) for stage in maps], 1)
+        return torch.cat([groups[name]().float() for name in self.features], 1)
+
+    def sizes(self, side: int = 64) -> dict[str, int]:
+        """Features by group, in their order."""
+        training = self.training
+        with torch.no_grad():
+            last, maps = self.eval().look(torch.zeros(1, 3, side, side))
+        self.train(training)
+        known = {
+            "pooled": last.shape[1],
+            "confidence": _LARGEST + 5,
+            "stages": sum(2 * stage.shape[1] for stage in maps),
+        }
+        return {name: known[name] for name in self.features}
+
+    def _confidence(self, pooled: Tensor) -> Tensor:
+        logits = getattr(self.net, self.architecture.classifier)(pooled).float()
         energy = logits.logsumexp(1, keepdim=True)
-        largest = logits.topk(10).values - energy
+        largest = logits.topk(_LARGEST).values - energy
         p = largest[:, :1].exp()
         entropy = (largest.exp() * largest).sum(1, keepdim=True)
         spread = logits.std(1, keepdim=True)
         return torch.cat([largest, energy, spread, p, (1 - p + 1e-4).log(), entropy], dim=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
-    """A trunk that holds torchvision's network as its `net`, its number of features, and
-    torchvision's ImageNet weights for it."""
+def moments(stage: Tensor) -> Tensor:
+    """Mean and standard deviation (N, 2C) of every channel of a feature map (N, C, H, W)."""
+    flat = stage.float().flatten(2)
+    mean = flat.mean(2)
+    spread = (flat - mean[..., None]).square().mean(2).add(1e-8).sqrt()
+    return torch.cat([mean, spread], 1)
 
-    make_trunk: Callable[[], nn.Module]
-    features: int
-    weights: WeightsEnum
-    standardize: bool
-    """Whether the features differ in scale, so that the head should see all of them alike."""
 
-    def imagenet_state(self) -> dict[str, Tensor]:
-        """torchvision's weights, downloaded or cached, named as in the trunk.
+class Standardize(nn.Module):
+    """Features (N, F) less their mean, times a scale; as they are until `settle` is called."""
 
-        Raises:
-            CheckpointError: if they cannot be had.
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("scale", torch.ones(features))
+
+    def settle(self, features: Tensor, scale: Tensor) -> None:
+        """Take mean and spread of these features (M, F); `scale` (F,) is what a spread becomes.
+
+        A feature that hardly varies (a dead channel) counts for nothing, or rounding would count.
         """
-        try:
-            state = self.weights.get_state_dict(progress=True, check_hash=True)
-        except (OSError, RuntimeError) as error:
-            raise CheckpointError(
-                f"torchvision's weights could not be downloaded ({error}); put {self.weights.url} "
-                f"into {torch.hub.get_dir()}/checkpoints, or give --init a trunk or scratch"
-            ) from error
-        wanted = self.make_trunk().state_dict().keys()
-        return {f"net.{k}": v for k, v in state.items() if f"net.{k}" in wanted}
+        mean, spread = features.mean(0), features.std(0)
+        alive = spread > 1e-5 + 1e-4 * mean.abs()
+        self.mean.copy_(mean)
+        self.scale.copy_(torch.where(alive, scale / spread, 0.0))
 
-
-ARCHITECTURES = {
-    "resnet18": Architecture(ResNet18Trunk, 512, ResNet18_Weights.IMAGENET1K_V1, False),
-    "mobilenet_v2": Architecture(MobileNetV2Trunk, 15, MobileNet_V2_Weights.IMAGENET1K_V1, True),
-}
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, F) to the same."""
+        return (features - self.mean) * self.scale
 
 
 class UtilityNet(nn.Module):
     """A trunk with two logits, (non-useful, useful); the paper's section IV has a ResNet-18."""
 
-    def __init__(self, arch: str = "resnet18", dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        arch: str = "resnet18",
+        features: Sequence[str] = ("pooled",),
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.architecture = ARCHITECTURES[arch]
-        self.trunk = self.architecture.make_trunk()
-        features = self.architecture.features
-        standardize = nn.BatchNorm1d(features, affine=False)
-        self.head = nn.Sequential(
-            standardize if self.architecture.standardize else nn.Identity(),
-            nn.Dropout(dropout),
-            nn.Linear(features, 2),
-        )
+        self.trunk = Trunk(arch, features)
+        width = sum(self.trunk.sizes().values())
+        self.head = nn.Sequential(Standardize(width), nn.Dropout(dropout), nn.Linear(width, 2))
         self.frozen = False
 
     def freeze_trunk(self) -> None:
@@ -140,6 +211,13 @@ class UtilityNet(nn.Module):
         """(N, 3, S, S) normalised float to logits (N, 2)."""
         return cast(Tensor, self.head(self.trunk(images)))
 
+    @torch.no_grad()
+    def shift_margin(self, shift: float) -> None:
+        """Add `shift` to the useful logit less the non-useful one, of whatever image."""
+        linear = cast(nn.Linear, self.head[2])
+        linear.bias[USEFUL] += shift / 2
+        linear.bias[NON_USEFUL] -= shift / 2
+
     def initialize(self, source: str) -> None:
         """Set the trunk: "scratch" keeps the random start; "IMAGENET1K_V1" is torchvision's
         (downloaded or cached); anything else is a trunk saved by `utility-gate pretrain`.
@@ -150,7 +228,9 @@ class UtilityNet(nn.Module):
         if source == "scratch":
             return
         if source == "IMAGENET1K_V1":
-            self.trunk.load_state_dict(self.architecture.imagenet_state())
+            wanted = self.trunk.net.state_dict().keys()
+            state = self.trunk.architecture.imagenet_state()
+            self.trunk.net.load_state_dict({k: v for k, v in state.items() if k in wanted})
             return
         path = Path(source)
         if not path.exists():

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,16 +14,19 @@ from PIL import Image
 
 from utility_gate.checkpoint import CARD, Card, Weights, save_card
 from utility_gate.errors import ConfigError, ImageError
-from utility_gate.files import digest_bytes
+from utility_gate.files import digest_bytes, digest_file
 from utility_gate.images import Pixels, decode
-from utility_gate.sides import Shares, count_labels, load_sides
+from utility_gate.sides import LabelledCopy, choose_rows, count_labels, load_sides
 from utility_gate.tables import read_metadata
-from utility_gate.training.calibrate import choose_thresholds, fit_temperature
+from utility_gate.training.calibrate import fit_platt
 from utility_gate.training.config import TrainConfig
-from utility_gate.training.dataset import predictor_preprocess
+from utility_gate.training.curves import draw_curves
+from utility_gate.training.dataset import Copies, FreshCopies, make_copies, predictor_preprocess
 from utility_gate.training.export import conformance_vectors, export_onnx, synthetic_photo
-from utility_gate.training.fit import build_net, fit, predict_logits
-from utility_gate.training.module import USEFUL, describe_init
+from utility_gate.training.fit import Fitted, build_net, fit, fit_exactly, head_logits
+from utility_gate.training.module import USEFUL, UtilityNet, describe_init
+from utility_gate.training.risk import choose_thresholds
+from utility_gate.training.trainer import processes
 
 log = logging.getLogger(__name__)
 
@@ -39,16 +43,20 @@ def train(
     name: str,
     release: str,
     task: str = "general",
+    cache: Path | None = None,
     conformance_photos: tuple[Path, ...] = (),
-) -> Card:
+) -> Card | None:
     """Train, calibrate and export a predictor to the folder `out`.
 
     Held-out copies are counted, never looked at; `evaluate` measures on them. Conformance
     vectors are made from `conformance_photos` (their pixels become part of the card) and from
-    a drawn scene.
+    a drawn scene. `cache` keeps decoded images and a frozen trunk's features between runs. A run
+    by gradient descent that was killed goes on where it stood if it is started again.
+
+    Started by `torchrun`, every process trains and the first one exports; the others return None.
 
     Raises:
-        ConfigError: if `out` holds a predictor already.
+        ConfigError: if `out` holds a predictor already, or the beginning of another run.
         TableError: if labels and images do not fit.
         CheckpointError: if `config.init` or the export cannot be used.
     """
@@ -57,22 +65,34 @@ def train(
         raise ConfigError(f"{out}: holds a predictor already; choose another folder")
     net = build_net(config)
     photos = [synthetic_photo(), *(_shrink(path) for path in conformance_photos)]
-    # 2. Copies, made again and checked against the table.
-    shares = Shares(config.validation_fraction, config.calibration_fraction)
-    sides = load_sides(labels, images, config.targets, shares)
-    counts = count_labels(labels, shares)
+    described = describe_run(config, labels)
+    # 2. Copies, made again and checked against the tables.
+    counts = count_labels(labels, config.shares)
     log.info("copies: %s", counts)
-    # 3. Fit; the epoch with the best validation AUROC is kept.
-    auroc = fit(net, config, sides.train, sides.validation, out)
-    # 4. Calibrate and choose thresholds on validation copies.
-    logits = predict_logits(net, sides.validation, config)
-    truth = torch.tensor([int(copy.target) for copy in sides.validation])
-    temperature = fit_temperature(logits, truth)
-    utility = (logits / temperature).softmax(1)[:, USEFUL]
-    thresholds = choose_thresholds(utility, truth)
+    kept = load_sides(
+        labels, images, config.targets, config.shares, only=("validation", "calibration")
+    )
+    # 3. Fit; what is kept is the best epoch by validation AUROC, or the one minimum.
+    fitted, trained_on = _fit(net, config, labels, images, out, kept.validation, cache, described)
+    if processes()[0] > 0:
+        return None
+    # 4. Calibrate on validation copies; choose thresholds by risk on sources of their own.
+    logits, truth = _judge(net, config, kept.validation, cache)
+    temperature, shift = fit_platt(logits, torch.from_numpy(truth))
+    net.shift_margin(shift * temperature)
+    bounding = kept.calibration or kept.validation
+    logits, truth = _judge(net, config, bounding, cache)
+    utility = (logits.double() / temperature).softmax(1)[:, USEFUL].numpy()
+    owners = [copy.label.source_digest for copy in bounding]
+    thresholds, guarantees = choose_thresholds(utility, truth, owners)
+    for guarantee in guarantees:
+        if not (guarantee.holds and kept.calibration):
+            log.warning("no guarantee for %s: %d sources", guarantee.kind, guarantee.sources)
     # 5. Export, and compare the export with torch.
     path = export_onnx(net, config.side, out)
     preprocess = predictor_preprocess(config.side)
+    if fitted.pace:
+        draw_curves(out)
     # 6. The card.
     card = Card(
         name=name,
@@ -84,22 +104,67 @@ def train(
         min_side=config.min_side,
         temperature=temperature,
         thresholds=thresholds,
+        guarantees=guarantees if kept.calibration else (),
         training={
-            "config": config.model_dump() | {"init": Path(config.init).name},
+            "config": config.model_dump(mode="json") | {"init": Path(config.init).name},
             "init": describe_init(config.init),
             "labels": [
                 {"sha256": digest_bytes(table.read_bytes()), **read_metadata(table)}
                 for table in labels
             ],
             "copies": counts,
-            "trained_on": len(sides.train),
-            "validation_auroc": auroc,
+            "trained_on": trained_on,
+            "validation_auroc": fitted.auroc,
+            "pace": fitted.pace,
             "packages": {package: version(package) for package in _PACKAGES},
         },
         conformance=conformance_vectors(path, preprocess, config.scale_to, temperature, photos),
     )
     save_card(card, out)
     return card
+
+
+def describe_run(config: TrainConfig, labels: Sequence[Path]) -> dict[str, Any]:
+    """What must be the same for a run to be continued: what it learns and how, not where."""
+    how = config.model_dump(mode="json", exclude={"workers", "threads", "compile"})
+    return {
+        "config": how,
+        "init": describe_init(config.init),
+        "labels": [digest_file(table) for table in labels],
+        "packages": {package: version(package) for package in _PACKAGES},
+    }
+
+
+def _fit(
+    net: UtilityNet,
+    config: TrainConfig,
+    labels: Sequence[Path],
+    images: Path,
+    out: Path,
+    validation: list[LabelledCopy],
+    cache: Path | None,
+    described: dict[str, Any],
+) -> tuple[Fitted, int]:
+    """The fit, and how many copies it learned from."""
+    if config.on_the_fly:
+        rows = choose_rows(labels, config.targets, config.shares, only=("train",))
+        folder = cache if cache is not None else out / "cache"
+        fresh: Copies = FreshCopies.make(rows, images, config.scale_to, folder)
+        checked = make_copies(validation, config.scale_to, cache)
+        return fit(net, config, fresh, checked, out, described), len(rows)
+    train = load_sides(labels, images, config.targets, config.shares, only=("train",)).train
+    if config.optimizer == "lbfgs":
+        return fit_exactly(net, config, train, validation, cache), len(train)
+    copies = [make_copies(side, config.scale_to, cache) for side in (train, validation)]
+    return fit(net, config, copies[0], copies[1], out, described), len(train)
+
+
+def _judge(
+    net: UtilityNet, config: TrainConfig, copies: list[LabelledCopy], cache: Path | None
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Logits (N, 2) and labels (N,) of decided copies; features are cached where they last."""
+    logits = head_logits(net, config, copies, cache if net.frozen else None)
+    return logits, np.array([int(copy.target) for copy in copies], np.int64)
 
 
 def _shrink(path: Path) -> Pixels:
