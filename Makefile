@@ -54,6 +54,7 @@ bench: $(VENV)/.dev  ## run the benchmarks
 	$(BIN)/python -m benchmarks.overload
 	$(BIN)/python -m benchmarks.route
 	$(BIN)/python -m benchmarks.label
+	$(BIN)/python -m benchmarks.precision
 
 constraints:  ## pin the newest versions that pyproject.toml allows
 	$(PYTHON) -m venv $(VENV)-resolve

@@ -13,6 +13,7 @@ from server.gate import Gate, Predictor
 from server.metrics import GateMetrics
 from server.settings import GateSettings
 from serving.tracing import NO_TRACER, Tracer
+from utility_gate.checkpoint import CARD, ONNX, ONNX_INT8, Precision
 from utility_gate.errors import ConfigError
 from utility_gate.predictor import EMBEDDED, UtilityPredictor
 from utility_gate.types import Mode
@@ -34,14 +35,16 @@ def load_gate(settings: GateSettings, metrics: GateMetrics, tracer: Tracer = NO_
     """
     predictors: dict[str, Predictor] = {}
     for task, source in settings.predictors.items():
-        predictors[task] = _batched(_open(source, settings), settings)
+        predictors[task] = _batched(
+            _open(source, settings, settings.precision.get(task, "fp32")), settings
+        )
         info = predictors[task].card.info
         log.info("task %s: %s %s, %s", task, info.name, info.version, info.digest[:12])
         made_for = predictors[task].card.task
         if made_for != task:
             log.warning("task %s: its predictor was made for the task %s", task, made_for)
     canaries = {
-        task: Canary(_open(entry.predictor, settings), entry.share)
+        task: Canary(_open(entry.predictor, settings, entry.precision), entry.share)
         for task, entry in settings.canaries.items()
     }
     return Gate(
@@ -59,10 +62,10 @@ def watched_files(settings: GateSettings) -> list[Path]:
     """The files whose change means that a predictor is another one."""
     sources = [*settings.predictors.values(), *(c.predictor for c in settings.canaries.values())]
     folders = [Path(source) for source in sources if source != EMBEDDED]
-    return [folder / name for folder in folders for name in ("card.json", "model.onnx")]
+    return [folder / name for folder in folders for name in (CARD, ONNX, ONNX_INT8)]
 
 
-def _open(source: str, settings: GateSettings) -> UtilityPredictor:
+def _open(source: str, settings: GateSettings, precision: Precision) -> UtilityPredictor:
     providers = _PROVIDERS[settings.device]
     if providers[0] not in ort.get_available_providers():
         raise ConfigError(
@@ -70,7 +73,7 @@ def _open(source: str, settings: GateSettings) -> UtilityPredictor:
             f"{', '.join(ort.get_available_providers())}; install onnxruntime-gpu or set device = "
             '"cpu"'
         )
-    return UtilityPredictor.load(source, providers=providers)
+    return UtilityPredictor.load(source, providers=providers, precision=precision)
 
 
 def _batched(predictor: UtilityPredictor, settings: GateSettings) -> Predictor:

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from server.routes.settings import RouteSettings, UpstreamSettings, check_routes
 from serving.settings import ServiceSettings
+from utility_gate.checkpoint import Precision
 from utility_gate.predictor import EMBEDDED
 
 
@@ -19,6 +20,7 @@ class CanarySettings(BaseModel):
 
     predictor: str = Field(description="Checkpoint folder, or 'embedded'.")
     share: float = Field(default=0.05, gt=0, le=1, description="Of the task's images.")
+    precision: Precision = Field(default="fp32", description="As the setting of this name.")
 
 
 class GateSettings(ServiceSettings):
@@ -31,6 +33,12 @@ class GateSettings(ServiceSettings):
         default={"general": EMBEDDED},
         min_length=1,
         description="Task to checkpoint folder, or to 'embedded'. The first is the default task.",
+    )
+    precision: dict[str, Precision] = Field(
+        default={},
+        description="Task to the weights of its checkpoint that serve: fp32 (default); int8, made "
+        "by `utility-gate quantize`, without which the gate does not start; auto, int8 where the "
+        "checkpoint has it and this CPU computes with it what its card says, else fp32.",
     )
     modes: dict[str, Literal["ENFORCE", "SHADOW", "OFF"]] = Field(
         default={},
@@ -46,7 +54,7 @@ class GateSettings(ServiceSettings):
     canaries: dict[str, CanarySettings] = Field(
         default={},
         description="Task to a second predictor that judges a share of its images too, for the "
-        'metrics alone: { predictor = "FOLDER", share = 0.05 }.',
+        'metrics alone: { predictor = "FOLDER", share = 0.05, precision = "int8" }.',
     )
     upstreams: dict[str, UpstreamSettings] = Field(
         default={},
@@ -85,6 +93,19 @@ class GateSettings(ServiceSettings):
         description="Most images of one ModelInfer (Open Inference Protocol); the request as a "
         "whole must fit into one message, max_image_bytes and 4 MiB.",
     )
+
+    @field_validator("precision")
+    @classmethod
+    def _is_of_tasks(
+        cls, precision: dict[str, Precision], info: ValidationInfo
+    ) -> dict[str, Precision]:
+        tasks = info.data.get("predictors", precision)
+        strangers = set(precision) - set(tasks)
+        if strangers:
+            raise ValueError(
+                f"expected tasks among {', '.join(tasks)}, got {', '.join(sorted(strangers))}"
+            )
+        return precision
 
     @field_validator("routes")
     @classmethod

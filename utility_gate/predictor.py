@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
@@ -11,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from utility_gate import checkpoint
-from utility_gate.checkpoint import Card
+from utility_gate.checkpoint import Card, Precision
 from utility_gate.errors import CheckpointError, NetworkError
 from utility_gate.images import DecodedImage, DecodeLimits, Pixels, decode
 from utility_gate.networks import open_session
+
+log = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
 """Stands for the predictor that ships with the package, wherever a folder is expected."""
@@ -62,16 +65,40 @@ class UtilityPredictor:
         source: Path | str = EMBEDDED,
         threads: int = 1,
         providers: Sequence[str] = ("CPUExecutionProvider",),
+        precision: Precision = "fp32",
     ) -> UtilityPredictor:
         """Load from a checkpoint folder, or the one that ships with the package.
 
+        `precision` "int8" takes the card's int8 weights, with what is their own; `card` is then
+        theirs (`Card.variant`). "auto" takes them where the card has them and the first provider
+        is the CPU, unless this CPU computes something else with them than the card says, as one
+        without instructions for int8 may; then fp32.
+
         Raises:
-            CheckpointError: if the folder holds no usable predictor.
+            CheckpointError: if the folder holds no usable predictor, or none in this precision.
         """
+        if precision == "auto" and providers[0] != "CPUExecutionProvider":
+            precision = "fp32"
         if str(source) == EMBEDDED:
             with as_file(files("utility_gate.default")) as folder:
-                return cls(*checkpoint.load(folder), threads, providers)
-        return cls(*checkpoint.load(Path(source)), threads, providers)
+                return cls._load(folder, threads, providers, precision)
+        return cls._load(Path(source), threads, providers, precision)
+
+    @classmethod
+    def _load(
+        cls, folder: Path, threads: int, providers: Sequence[str], precision: Precision
+    ) -> UtilityPredictor:
+        card, weights = checkpoint.load(folder, precision)
+        if precision != "auto":
+            return cls(card, weights, threads, providers)
+        try:
+            return cls(card, weights, threads, providers)
+        except CheckpointError as error:
+            whole, weights = checkpoint.load(folder)
+            if whole.weights == card.weights:
+                raise
+            log.warning("%s: serves in fp32, not in int8: %s", folder, error)
+            return cls(whole, weights, threads, providers)
 
     def decode(self, data: bytes, limits: DecodeLimits | None = None) -> DecodedImage:
         """Decode as this predictor was trained to see images; errors as `images.decode`."""
