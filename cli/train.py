@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         default="best",
         metavar="NAME",
-        help="best, paper, embedded, or a TOML file of your own",
+        help="best, embedded, finetune, paper, or a TOML file of your own",
     )
     parser.add_argument("--labels", type=Path, nargs="+", required=True, metavar="FILE.parquet")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")

@@ -40,7 +40,7 @@ def trained(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("trained") / "predictor"
     photo = tables / "0.png"
     train(
-        load_config("best", **TINY), [tables / "labels.parquet"], tables, out,
+        load_config("finetune", **TINY), [tables / "labels.parquet"], tables, out,
         name="tiny", release="9", conformance_photos=(photo,),
     )  # fmt: skip
     return out
@@ -226,8 +226,10 @@ def test_calibration_sources_are_apart_from_all_others(tables: Path) -> None:
 def test_presets_and_mistakes() -> None:
     paper = load_config("paper")
     assert (paper.optimizer, paper.learning_rate, paper.targets) == ("sgd", 1e-4, "unanimous")
-    assert load_config("best", epochs=3, seed=None).epochs == 3
-    with pytest.raises(ConfigError, match="preset best, paper or embedded"):
+    assert load_config("finetune", epochs=3, seed=None).epochs == 3
+    best, embedded = load_config("best"), load_config("embedded")
+    assert best.model_copy(update={"arch": "mobilenet_v2"}) == embedded
+    with pytest.raises(ConfigError, match="preset best, embedded, finetune or paper"):
         load_config("worst")
     with pytest.raises(ConfigError, match="epochs"):
         load_config("best", epochs=0)
@@ -330,7 +332,7 @@ def test_the_predictors_preprocessing_is_the_trained_one(trained: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_training_uses_the_gpu(tables: Path, tmp_path: Path) -> None:
     torch.cuda.reset_peak_memory_stats()
-    config = load_config("best", **(TINY | {"precision": "bf16-mixed"}))
+    config = load_config("finetune", **(TINY | {"precision": "bf16-mixed"}))
     train(
         config, [tables / "labels.parquet"], tables, tmp_path / "predictor", name="gpu",
         release="1",

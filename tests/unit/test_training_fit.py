@@ -69,7 +69,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = load_config("best", **SMALL)
+    config = load_config("finetune", **SMALL)
     whole, expected = run(tables, tmp_path / "whole", config)
     killed_run(tables, tmp_path / "killed", config, monkeypatch)
     continued, fitted = run(tables, tmp_path / "killed", config)
@@ -88,11 +88,11 @@ def test_another_run_is_not_continued(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    killed_run(tables, tmp_path, load_config("best", **SMALL), monkeypatch)
+    killed_run(tables, tmp_path, load_config("finetune", **SMALL), monkeypatch)
     with pytest.raises(ConfigError, match="the beginning of a run with other labels"):
-        run(tables, tmp_path, load_config("best", **SMALL, seed=1))
+        run(tables, tmp_path, load_config("finetune", **SMALL, seed=1))
     # How many workers and threads do the work is not part of what is done.
-    run(tables, tmp_path, load_config("best", **(SMALL | {"threads": 2})))
+    run(tables, tmp_path, load_config("finetune", **(SMALL | {"threads": 2})))
 
 
 def test_logs_curves_and_pace_are_left_behind(
@@ -100,7 +100,7 @@ def test_logs_curves_and_pace_are_left_behind(
     tmp_path: Path,
 ) -> None:
     card = train(
-        load_config("best", **(SMALL | {"on_the_fly": True, "calibration_fraction": 0.2})),
+        load_config("finetune", **(SMALL | {"on_the_fly": True, "calibration_fraction": 0.2})),
         [tables / "labels.parquet"], tables, tmp_path / "p", name="x", release="1",
     )  # fmt: skip
     assert card is not None
@@ -179,4 +179,4 @@ def test_impossible_recipes_are_refused() -> None:
         ({"validation_fraction": 0.5, "calibration_fraction": 0.5}, "a tenth of the sources"),
     ):
         with pytest.raises(ConfigError, match=message):
-            load_config("best", **changes)
+            load_config("finetune", **changes)
