@@ -92,7 +92,7 @@ def main() -> None:
     number = _first_table(tables, options.images)
     shown = [
         CopyDataset(
-            EncodedCopies(copies, config.scale_to), predictor_preprocess(config.side),
+            EncodedCopies(copies, config.scale_to), predictor_preprocess(config.side, config.fit),
             augment=altered and config.augment, reencode=config.reencode if altered else 0.0,
         )
         for altered in (False, True)

@@ -25,6 +25,10 @@ class Resampling(enum.StrEnum):
         return Image.Resampling[self.name]
 
 
+Fit = Literal["crop", "stretch"]
+"""The central square of an image, or all of it, whatever its sides' ratio."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preprocess:
     """Resize the shorter side to `resize`, take the central `crop` x `crop`, then
@@ -45,7 +49,7 @@ class Preprocess:
     layout: str = "nchw"
     dtype: str = "float32"
     resampling: Resampling = Resampling.BICUBIC
-    fit: Literal["crop", "stretch"] = "crop"
+    fit: Fit = "crop"
 
     def __post_init__(self) -> None:
         if not 1 <= self.crop <= self.resize <= 4096:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,13 @@ class Interval:
     value: float
     low: float
     high: float
+
+    @property
+    def percent(self) -> str:
+        """A share for people: "80.9% (76.0% to 85.3%)", or "-" where there is none."""
+        if not math.isfinite(self.value):
+            return "-"
+        return f"{self.value:.1%} ({self.low:.1%} to {self.high:.1%})"
 
 
 def to_interval(value: float, resampled: Floats | Sequence[float]) -> Interval:

@@ -85,7 +85,7 @@ def test_the_export_computes_what_the_safetensors_do(trained: Path) -> None:
 def test_a_head_can_be_trained_on_a_frozen_mobilenet(tables: Path, tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    config = load_config("embedded", **(TINY | {"epochs": 1}))
+    config = load_config("embedded", **(TINY | {"views": 1, "weight_decay": 1.0}))
     start = build_net(config).trunk.state_dict()
     out = tmp_path / "predictor"
     train(config, [tables / "labels.parquet"], tables, out, name="frozen", release="1")

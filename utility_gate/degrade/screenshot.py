@@ -12,6 +12,7 @@ from PIL import Image
 from utility_gate.degrade.base import Degradation
 from utility_gate.degrade.checks import rgb, whole
 from utility_gate.degrade.codecs import encode_png, png_encoder
+from utility_gate.degrade.scale import scaled_size
 from utility_gate.images import Pixels
 
 
@@ -39,11 +40,7 @@ class Screenshot(Degradation):
 
     def size(self, width: int, height: int, key: str = "") -> tuple[int, int]:  # noqa: ARG002
         """Width and height on the screen, rounded to whole pixels, at least one."""
-        longer = max(width, height)
-        new_width, new_height = (
-            max(1, (2 * side * self.side + longer) // (2 * longer)) for side in (width, height)
-        )
-        return (new_width, new_height)
+        return scaled_size(width, height, self.side)
 
     @property
     def label(self) -> str:

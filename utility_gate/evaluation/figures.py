@@ -14,6 +14,7 @@ from utility_gate.evaluation.classification import ORACLE, RANDOM
 from utility_gate.evaluation.results import ClassifierResult, Results, Row, Unseen
 from utility_gate.files import whole_file
 from utility_gate.statistics import Interval
+from utility_gate.value.figure import LOOK
 
 try:
     import matplotlib
@@ -31,19 +32,11 @@ _BOUNDS: dict[str, dict[str, Any]] = {
     ORACLE: {"color": "#8A8A8A", "lw": 1.2, "ls": ":"},
 }
 
-_LOOK: Any = {
-    "font.size": 9,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "grid.color": "#E3E3E3",
+_LOOK: Any = LOOK | {
+    "legend.frameon": True,
     "legend.edgecolor": "none",
     "legend.framealpha": 0.85,
     "legend.fontsize": 8,
-    "text.parse_math": False,  # a network may be called "$x$"
 }
 
 _ACROSS = 3

@@ -33,13 +33,6 @@ def markdown(columns: Cells, rows: Iterable[Cells]) -> list[str]:
     return [*("| " + " | ".join(line) + " |" for line in lines), ""]
 
 
-def percent(interval: Interval) -> str:
-    """A share with its interval."""
-    if not math.isfinite(interval.value):
-        return "-"
-    return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"
-
-
 def points(interval: Interval) -> str:
     """A difference of shares, in percentage points."""
     if not math.isfinite(interval.value):
@@ -76,7 +69,7 @@ def evaluation_markdown(evaluation: Evaluation) -> str:
     for gate in evaluation.gates:
         accuracy, auroc = gate.balanced_accuracy, gate.auroc
         lines.append(
-            f"| {gate.name} | {percent(accuracy)} | {number(auroc)} "
+            f"| {gate.name} | {accuracy.percent} | {number(auroc)} "
             f"| {_resaved(gate.resaved_balanced_accuracy)} |"
         )
     lines += ["", *_sets(evaluation), *_own_kinds(evaluation), error_sentence(evaluation)]
@@ -116,7 +109,7 @@ def rows_table(rows: Sequence[Row], task: str) -> list[str]:
             own = place == 0
             cells.append([
                 f"**{row.predictor}** ({len(row.networks)} networks)" if own else gate.name,
-                percent(gate.balanced_accuracy),
+                gate.balanced_accuracy.percent,
                 number(gate.auroc),
                 f"{result.ece_balanced:.3f} ({result.ece:.3f})" if own else "",
                 _resaved(gate.resaved_balanced_accuracy),
@@ -139,7 +132,7 @@ def crossings_table(crossings: Sequence[Crossing]) -> list[str]:
             [
                 f"{each.table} ({each.task})",
                 each.predictor,
-                percent(each.balanced_accuracy),
+                each.balanced_accuracy.percent,
                 each.trained,
                 "" if each.loss is None else points(each.loss),
             ]
@@ -152,9 +145,9 @@ def passed_table(classifiers: Sequence[ClassifierResult]) -> list[str]:
     """Figure 2(a): top-1 accuracy on all copies and on those that pass."""
     cells = []
     for result in classifiers:
-        cells.append([_named(result), "everything", "", "100.0%", percent(result.top1), ""])
+        cells.append([_named(result), "everything", "", "100.0%", result.top1.percent, ""])
         cells += [
-            ["", each.predictor, f"{each.threshold:.3f}", percent(each.share), percent(each.top1),
+            ["", each.predictor, f"{each.threshold:.3f}", each.share.percent, each.top1.percent,
              points(each.rise)]
             for each in result.passed
         ]  # fmt: skip
@@ -169,7 +162,7 @@ def passed_rivals_table(classifiers: Sequence[ClassifierResult]) -> list[str]:
          "predictor ahead, points"),
         [
             [result.network, each.predictor, f"{each.threshold:.3f}", rival.gate,
-             percent(rival.value), points(rival.ahead)]
+             rival.value.percent, points(rival.ahead)]
             for result in classifiers
             for each in result.passed
             for rival in each.rivals
@@ -185,7 +178,7 @@ def areas_table(classifiers: Sequence[ClassifierResult]) -> list[str]:
             [
                 result.network,
                 area.gate,
-                percent(area.area),
+                area.area.percent,
                 "" if area.gate in (RANDOM, ORACLE) else number(area.gain, 2),
             ]
             for result in classifiers
@@ -202,7 +195,7 @@ def training_table(
     for result in results:
         if isinstance(result, ClassifierResult):
             behind = {
-                each.predictor: (each.trained_on, percent(each.top1))
+                each.predictor: (each.trained_on, each.top1.percent)
                 for each in reversed(result.passed)  # the first threshold, 1/2, stays
             }
             told = points(result.by_training) if result.by_training else "-"
@@ -235,7 +228,7 @@ def replaced_table(detectors: Sequence[DetectorResult]) -> list[str]:
             [_named(result), "nothing", "0.0%", number(result.map), number(result.ap50), ""]
         )
         cells += [
-            ["", each.predictor, percent(each.share), number(each.map), number(each.ap50),
+            ["", each.predictor, each.share.percent, number(each.map), number(each.ap50),
              signed(each.rise)]
             for each in result.replaced
         ]  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from utility_gate.errors import ConfigError
+from utility_gate.preprocess import Fit
 from utility_gate.sides import Shares, Targets
 
 Feature = Literal["confidence", "pooled", "stages"]
@@ -21,8 +22,9 @@ class TrainConfig(BaseModel):
 
     The network: `arch` is the trunk, the paper's ResNet-18 or MobileNet-v2; `features` what the
     head sees of it (`Trunk`), each group, standardised, times its `feature_scale`; without scales
-    features stay as they are. `init` as `UtilityNet.initialize`. `side` is the input in pixels,
-    `scale_to` the decoder's floor, `min_side` the smallest side judged.
+    features stay as they are. `init` as `UtilityNet.initialize`. `side` is the input in pixels, the
+    central square of the image or, with `fit` "stretch", all of it; `scale_to` the decoder's
+    floor, `min_side` the smallest side judged.
 
     The labels: `targets` as `utility_gate.sides.target_of`; `label_smoothing` moves them towards
     1/2 by this share. `validation_fraction` of the training sources stops and calibrates,
@@ -48,6 +50,7 @@ class TrainConfig(BaseModel):
     feature_scale: dict[Feature, float] = {}
     init: str = "IMAGENET1K_V1"
     side: int = Field(default=224, ge=32, le=1024)
+    fit: Fit = "crop"
     scale_to: int = Field(default=256, ge=32)
     min_side: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.2, ge=0, lt=1)

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from utility_gate.augment import parse
 from utility_gate.degrade import OWN_COPIES, Degradation, Jpeg, decode_copy, from_json
 from utility_gate.images import Pixels, decode, encode_jpeg
-from utility_gate.preprocess import Preprocess
+from utility_gate.preprocess import Fit, Preprocess
 from utility_gate.remake import load_source
 from utility_gate.sides import LabelledCopy, LabelledRow
 from utility_gate.training.draws import Draw
@@ -242,9 +242,10 @@ def _reencode(pixels: Pixels, random: np.random.Generator) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
 
 
-def predictor_preprocess(side: int) -> Preprocess:
-    """The predictor's preprocessing: the central square, `side` pixels, ImageNet statistics."""
-    return Preprocess(resize=side, crop=side, mean=IMAGENET_MEAN, std=IMAGENET_STD)
+def predictor_preprocess(side: int, fit: Fit = "crop") -> Preprocess:
+    """The predictor's preprocessing: the central square, or all of the image stretched to one, of
+    `side` pixels; ImageNet statistics."""
+    return Preprocess(resize=side, crop=side, mean=IMAGENET_MEAN, std=IMAGENET_STD, fit=fit)
 
 
 def make_copies(copies: list[LabelledCopy], scale_to: int, cache: Path | None) -> Copies:

@@ -106,7 +106,7 @@ def fit(
     resumed = _resume(out, run)
     lightning.seed_everything(config.seed, workers=True, verbose=False)
     rank, world = processes()
-    preprocess = predictor_preprocess(config.side)
+    preprocess = predictor_preprocess(config.side, config.fit)
     train_set = CopyDataset(train, preprocess, augment=config.augment, reencode=config.reencode)
     draws = BalancedDraws(train_set.targets, config.epoch_samples, config.seed, rank, world)
     loaders = {
@@ -160,7 +160,7 @@ def _features(
 ) -> Tensor:
     shown = CopyDataset(
         make_copies(copies, config.scale_to, None),
-        predictor_preprocess(config.side),
+        predictor_preprocess(config.side, config.fit),
         augment=altered and config.augment,
         reencode=config.reencode if altered else 0.0,
     )

@@ -90,7 +90,7 @@ def train(
             log.warning("no guarantee for %s: %d sources", guarantee.kind, guarantee.sources)
     # 5. Export, and compare the export with torch.
     path = export_onnx(net, config.side, out)
-    preprocess = predictor_preprocess(config.side)
+    preprocess = predictor_preprocess(config.side, config.fit)
     if fitted.pace:
         draw_curves(out)
     # 6. The card.

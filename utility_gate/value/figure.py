@@ -28,7 +28,7 @@ _STYLES: dict[str, dict[str, Any]] = {
 }
 """Okabe and Ito's blue and orange; greys for the bounds."""
 
-_LOOK: Any = {
+LOOK: Any = {
     "font.size": 9,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -40,6 +40,7 @@ _LOOK: Any = {
     "legend.frameon": False,
     "text.parse_math": False,  # a pipeline may be called "$x$"
 }
+"""How every picture of ours looks."""
 
 
 def draw(worth: Worth, setting: Setting, path: Path) -> None:
@@ -48,7 +49,7 @@ def draw(worth: Worth, setting: Setting, path: Path) -> None:
     Raises:
         OSError: if it cannot be written.
     """
-    with matplotlib.rc_context(_LOOK):
+    with matplotlib.rc_context(LOOK):
         figure = Figure(figsize=(10.0, 4.0), layout="constrained", dpi=120)
         left, right = figure.subplots(1, 2)
         _draw_accuracies(left, worth)

@@ -59,12 +59,12 @@ def _heading(worth: Worth, setting: Setting) -> list[str]:
 
 def _accuracies(worth: Worth) -> list[str]:
     rows = {
-        "accuracy on all copies": _percent(worth.accuracy),
-        "accuracy on those that pass the gate": _percent(worth.accuracy_passed),
+        "accuracy on all copies": worth.accuracy.percent,
+        "accuracy on those that pass the gate": worth.accuracy_passed.percent,
         "rise": _points(worth.rise),
-        "copies that pass": _percent(worth.passed),
-        "of the pipeline's errors, stopped": _percent(worth.errors_stopped),
-        "of its right decisions, stopped": _percent(worth.correct_stopped),
+        "copies that pass": worth.passed.percent,
+        "of the pipeline's errors, stopped": worth.errors_stopped.percent,
+        "of its right decisions, stopped": worth.correct_stopped.percent,
     }
     table = [f"| {name} | {value} |" for name, value in rows.items()]
     return ["| over all qualities | |", "|---|---|", *table, ""]
@@ -72,8 +72,8 @@ def _accuracies(worth: Worth) -> list[str]:
 
 def _steps(worth: Worth) -> list[str]:
     table = [
-        f"| {step.quality} | {step.copies} | {_percent(step.accuracy)} | {_percent(step.passed)} | "
-        f"{_percent(step.accuracy_passed)} |"
+        f"| {step.quality} | {step.copies} | {step.accuracy.percent} | {step.passed.percent} | "
+        f"{step.accuracy_passed.percent} |"
         for step in worth.steps
     ]
     return [
@@ -87,8 +87,8 @@ def _steps(worth: Worth) -> list[str]:
 def _areas(worth: Worth) -> list[str]:
     stopped = 1 - worth.passed.value
     table = [
-        f"| {each.gate} | {_percent(each.area)} | {_number(each.gain)} | "
-        f"{_percent(each.error_at_stopped)} |"
+        f"| {each.gate} | {each.area.percent} | {_number(each.gain)} | "
+        f"{each.error_at_stopped.percent} |"
         for each in worth.areas
     ]
     return [
@@ -113,17 +113,11 @@ def _cost(worth: Worth, setting: Setting) -> list[str]:
         f"| gate, median | {cost.gate_ms:.1f} ms |",
         f"| pipeline, median | {cost.pipeline_ms:.1f} ms |",
         f"| break-even: share of stopped images that pays for the gate | {cost.break_even:.1%} |",
-        f"| pipeline time saved on these copies | {_percent(cost.saved)} |",
+        f"| pipeline time saved on these copies | {cost.saved.percent} |",
         f"| a right decision without the gate | {_milliseconds(cost.per_correct_without)} |",
         f"| a right decision with it | {_milliseconds(cost.per_correct_with)} |",
-        f"| saved of that | {_percent(cost.per_correct_saved)} |",
+        f"| saved of that | {cost.per_correct_saved.percent} |",
     ]
-
-
-def _percent(interval: Interval) -> str:
-    if not math.isfinite(interval.value):
-        return "-"
-    return f"{interval.value:.1%} ({interval.low:.1%} to {interval.high:.1%})"
 
 
 def _points(interval: Interval) -> str:
