@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from utility_gate.evaluation.results import Results
     from utility_gate.evaluation.study import Study
 
-_ONE = ("labels", "images", "observations", "reference")
+_ONE = ("labels", "images", "observations", "reference", "known")
 """Options that say what a study says in its file."""
 
 
@@ -34,8 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--predictor", metavar="DIR", help="default: the embedded one")
     parser.add_argument("--labels", type=Path, metavar="FILE.parquet")
     parser.add_argument("--images", type=Path, metavar="DIR")
-    parser.add_argument("--observations", type=Path, metavar="FILE.parquet")
+    parser.add_argument("--observations", type=Path, nargs="+", metavar="FILE.parquet")
     parser.add_argument("--reference", metavar="NETWORK", help="classifier of trivial gate (b)")
+    parser.add_argument(
+        "--known",
+        type=Path,
+        metavar="FILE.parquet",
+        help="choose the trivial gates' thresholds on its training side, if --labels has none",
+    )
     parser.add_argument(
         "--brisque", action="store_true", help="trivial gate (c), of the extra brisque"
     )
@@ -112,11 +118,13 @@ def _read_study(options: argparse.Namespace) -> Study:
 
     if options.study is not None:
         return load_study(options.study)
-    files = () if options.observations is None else (options.observations,)
     return Study(
         images=(options.images,),
         gates=GatesPart(
-            reference=options.reference, reference_observations=files, brisque=options.brisque
+            labels=() if options.known is None else (options.known,),
+            reference=options.reference,
+            reference_observations=tuple(options.observations or ()),
+            brisque=options.brisque,
         ),
         predictor=(
             PredictorPart(

@@ -26,7 +26,7 @@ from utility_gate.evaluation.copies import Ask, Plan
 from utility_gate.evaluation.gates import QUALITY
 from utility_gate.evaluation.page import to_json, to_markdown
 from utility_gate.evaluation.results import Evaluation, Results
-from utility_gate.evaluation.study import GatesPart, PredictorPart, Study, load_study
+from utility_gate.evaluation.study import EncodingsPart, GatesPart, PredictorPart, Study, load_study
 from utility_gate.evaluation.tables import evaluation_markdown
 from utility_gate.evaluation.unseen import read_observed
 from utility_gate.images import decode
@@ -208,6 +208,21 @@ def test_a_reference_that_saw_other_copies_is_left_out_or_refused(
     )
     with pytest.raises(TableError, match="small observed no copy of"):
         measured(folder, reference="small", reference_observations=[some])
+
+
+def test_encodings_that_the_reference_saw_in_part_do_without_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    names = [f"{'even' if n % 2 == 0 else 'odd'}/{n}.png" for n in range(COUNT)]
+    mixed = studies.save_labels(
+        tmp_path / "mixed.parquet", folder / "images", names, by_red, [Jpeg(30), Webp(30)]
+    )
+    seen = {"reference": "small", "reference_observations": (folder / "small.parquet",)}
+    study = one_study(folder, **seen)
+    study = study.model_copy(update={"encodings": (EncodingsPart(labels=mixed),)})
+    results = job.run(study, threads=2)
+    assert any("small" in gate.name for gate in results.rows[0].evaluation.gates)
+    assert set(results.encodings[0].gates) == {"p", QUALITY}
 
 
 def test_one_class_alone_cannot_be_measured_on(folder: Path, tmp_path: Path) -> None:

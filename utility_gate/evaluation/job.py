@@ -76,6 +76,7 @@ def run(
     """
     inputs = digest_inputs(study.inputs())
     material = read_material(study)
+    material.check_reference()
     _check_truths(material.observed, truths or {})
     scorers = open_scorers(study, material.contestants, brisque)
     plan = plan_copies(material)

@@ -74,10 +74,31 @@ class Material:
             )
         return next((each for each in known if each.task == table.task), known[0])
 
+    def _reference_saw(self, path: Path) -> bool:
+        """Whether the reference saw every copy of a table."""
+        seen = self.confidence or {}
+        return all(copy.image_digest in seen for copy in self.tables[path].held_out)
+
+    def check_reference(self) -> None:
+        """What would come out after everything was computed.
+
+        Raises:
+            TableError: if the reference saw only some copies of a predictor's table, or of the
+                one that its threshold is chosen on.
+        """
+        if self.confidence is None or self.study.gates.reference is None:
+            return
+        for path in self.own_tables:
+            for copies in (self.tables[path].held_out, self.teacher(path).known):
+                labelled.look_up(self.confidence, copies, self.study.gates.reference)
+
     def trivial(self, path: Path, *, resaved: bool) -> list[Gate]:
         """The trivial gates on a table."""
+        confidence = self.confidence
+        if path not in self.own_tables and not self._reference_saw(path):
+            confidence = None
         return labelled.trivial_gates(
-            self.tables[path], self.teacher(path), self.scores, self.confidence,
+            self.tables[path], self.teacher(path), self.scores, confidence,
             self.study.gates.reference, brisque=self.study.gates.brisque, resaved=resaved,
         )  # fmt: skip
 

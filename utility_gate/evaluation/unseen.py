@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 from utility_gate.degrade import PRISTINE
 from utility_gate.errors import TableError
 from utility_gate.evaluation.scores import Flags
-from utility_gate.split import split_of
-from utility_gate.tables import read_observations
+from utility_gate.split import TEST_FRACTION, split_of
+from utility_gate.tables import read_metadata, read_observations
 from utility_gate.types import Copy
 
 _KEYS = ("source", "degradation", "parameters")
@@ -72,7 +72,8 @@ def read_observed(
             "name others with networks = [...]"
         )
     digests = pc.unique(whole["source_digest"].cast("string")).to_pylist()
-    held_out = [digest for digest in digests if split_of(digest) == "test"]
+    share = read_metadata(path).get("test_fraction", TEST_FRACTION)
+    held_out = [digest for digest in digests if split_of(digest, share) == "test"]
     kept = whole.filter(
         pc.is_in(whole["source_digest"].cast("string"), pa.array(held_out, pa.string()))
     )
