@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--percentile", type=float, default=99.99, help="of activations, where their range ends"
     )
     parser.add_argument(
-        "--first", type=int, default=3, metavar="N", help="convolutions that stay in float"
+        "--first", type=int, default=0, metavar="N", help="convolutions that stay in float"
     )
     parser.add_argument(
         "--exclude", nargs="*", default=[], metavar="NODE", help="nodes that stay in float too"

@@ -33,6 +33,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", default="resnet18", help="the predictor's name in its card")
     parser.add_argument("--release", default="1", help="the predictor's version in its card")
     parser.add_argument(
+        "--intended-use", default="", metavar="TEXT", help="for the card: what it is for"
+    )
+    parser.add_argument(
+        "--limits",
+        nargs="*",
+        default=[],
+        metavar="TEXT",
+        help="for the card: what it was not made for, or is known to get wrong",
+    )
+    parser.add_argument(
         "--conformance",
         type=Path,
         nargs="*",
@@ -65,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
         task=options.task,
         cache=options.cache,
         conformance_photos=tuple(options.conformance),
+        intended_use=options.intended_use,
+        limits=tuple(options.limits),
     )
     if card is None:  # one of several processes, and not the first
         return 0

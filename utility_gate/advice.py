@@ -35,12 +35,12 @@ class QualityModel:
     the advice; where not even `HIGHEST` has the chance `least`, compression is not the matter.
     """
 
-    bias: float = -0.004
-    distance: float = -0.266
-    now: float = -0.838
-    both: float = 0.328
-    then: float = 0.857
-    enough: float = 0.6
+    bias: float = 1.76
+    distance: float = 0.295
+    now: float = -2.801
+    both: float = 0.295
+    then: float = 2.478
+    enough: float = 0.85
     least: float = 0.4
 
     def chance(self, quality: int, distance: float, then: int) -> float:

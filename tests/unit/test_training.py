@@ -42,6 +42,7 @@ def trained(tables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(
         load_config("finetune", **TINY), [tables / "labels.parquet"], tables, out,
         name="tiny", release="9", conformance_photos=(photo,),
+        intended_use="tests", limits=("drawn scenes alone",),
     )  # fmt: skip
     return out
 
@@ -52,6 +53,7 @@ def test_a_trained_predictor_serves_without_torch_and_says_where_it_came_from(
     predictor = UtilityPredictor.load(trained)  # repeats the conformance vectors
     card = predictor.card
     assert (card.name, card.version, card.task) == ("tiny", "9", "general")
+    assert (card.intended_use, card.limits) == ("tests", ("drawn scenes alone",))
     assert card.training["config"]["optimizer"] == "adamw"
     digest = digest_bytes((tables / "labels.parquet").read_bytes())
     assert card.training["labels"] == [{"sha256": digest, **METADATA}]

@@ -52,8 +52,9 @@ class Recipe:
 
     An activation's range ends at this `percentile` (50 to 100) of what calibration saw; of
     MobileNet-v2 the whole range (MinMax) and the one with the least entropy lose several times as
-    much. The `first` convolutions stay in float, for all that follows amplifies their rounding, and
-    so do the nodes named in `exclude`.
+    much. The `first` convolutions stay in float, and so do the nodes named in `exclude`. None by
+    default: rounding to 8 bits before anything else happens makes the utilities the same on
+    CPUs that round the last bit of a float differently.
 
     `reduce_range` takes 7 bits for weights in place of 8. x86 CPUs without VNNI add two products
     of uint8 and int8 in 16 bits, where they saturate: there 8 bits compute something else, and are
@@ -65,7 +66,7 @@ class Recipe:
     """
 
     percentile: float = 99.99
-    first: int = 3
+    first: int = 0
     exclude: tuple[str, ...] = ()
     reduce_range: bool = False
 

@@ -45,12 +45,14 @@ def train(
     task: str = "general",
     cache: Path | None = None,
     conformance_photos: tuple[Path, ...] = (),
+    intended_use: str = "",
+    limits: tuple[str, ...] = (),
 ) -> Card | None:
     """Train, calibrate and export a predictor to the folder `out`.
 
     Held-out copies are counted, never looked at; `evaluate` measures on them. Conformance
     vectors are made from `conformance_photos` (their pixels become part of the card) and from
-    a drawn scene. `cache` keeps decoded images and a frozen trunk's features between runs. A run
+    a drawn scene. `intended_use` and `limits` go into the card, for people. `cache` keeps decoded images and a frozen trunk's features between runs. A run
     by gradient descent that was killed goes on where it stood if it is started again.
 
     Started by `torchrun`, every process trains and the first one exports; the others return None.
@@ -105,13 +107,12 @@ def train(
         temperature=temperature,
         thresholds=thresholds,
         guarantees=guarantees if kept.calibration else (),
+        intended_use=intended_use,
+        limits=limits,
         training={
             "config": config.model_dump(mode="json") | {"init": Path(config.init).name},
             "init": describe_init(config.init),
-            "labels": [
-                {"sha256": digest_bytes(table.read_bytes()), **read_metadata(table)}
-                for table in labels
-            ],
+            "labels": [_describe_table(table) for table in labels],
             "copies": counts,
             "trained_on": trained_on,
             "validation_auroc": fitted.auroc,
@@ -165,6 +166,12 @@ def _judge(
     """Logits (N, 2) and labels (N,) of decided copies; features are cached where they last."""
     logits = head_logits(net, config, copies, cache if net.frozen else None)
     return logits, np.array([int(copy.target) for copy in copies], np.int64)
+
+
+def _describe_table(table: Path) -> dict[str, Any]:
+    """A table's SHA-256 and what it says of its making, but for every encoder's tables."""
+    said = {name: value for name, value in read_metadata(table).items() if name != "degradations"}
+    return {"sha256": digest_file(table), **said}
 
 
 def _shrink(path: Path) -> Pixels:
