@@ -33,6 +33,10 @@ class BalanceConfig(BaseModel):
     seed: int = 0
 
 
+_SAID_APART = {"qualities", "degrade", "rule", "test_fraction"}
+"""What `LabelConfig.canonical` says in another way, or a table's metadata beside it."""
+
+
 class LabelConfig(BaseModel):
     """A labelling configuration.
 
@@ -111,7 +115,7 @@ class LabelConfig(BaseModel):
         """The configuration as JSON, every default spelled out: what two runs must share to make
         the same observations and votes."""
         return {
-            **self.model_dump(mode="json", exclude={"qualities", "degrade", "rule", "test_fraction"}),
+            **self.model_dump(mode="json", exclude=_SAID_APART),
             "degradations": [
                 {"name": degradation.name, **degradation.parameters}
                 for degradation in self.degradations()

@@ -52,8 +52,10 @@ def train(
 
     Held-out copies are counted, never looked at; `evaluate` measures on them. Conformance
     vectors are made from `conformance_photos` (their pixels become part of the card) and from
-    a drawn scene. `intended_use` and `limits` go into the card, for people. `cache` keeps decoded images and a frozen trunk's features between runs. A run
-    by gradient descent that was killed goes on where it stood if it is started again.
+    a drawn scene. `intended_use` and `limits` go into the card, for people.
+
+    `cache` keeps decoded images and a frozen trunk's features between runs. A run by gradient
+    descent that was killed goes on where it stood if it is started again.
 
     Started by `torchrun`, every process trains and the first one exports; the others return None.
 
