@@ -81,10 +81,11 @@ def main() -> None:
     parser.add_argument("--labels", type=Path, nargs="+", required=True)
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--preset", default="embedded", help="the recipe that is changed")
     parser.add_argument("--views", type=int, default=1)
     options = parser.parse_args()
 
-    config = load_config("embedded", views=options.views)
+    config = load_config(options.preset, views=options.views)
     net = build_net(config)
     tables = list(options.labels)
     sides = load_sides(tables, options.images, "eq2", Shares(), only=("train",))

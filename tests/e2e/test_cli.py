@@ -281,7 +281,7 @@ def test_label_train_evaluate_and_serve_as_the_readme_says(tmp_path: Path) -> No
         'targets = "unanimous"\n'
     )
     trained = utility_gate(
-        "train", "--preset", tmp_path / "tiny.toml", *tables, "--epochs", "4",
+        "train", "--preset", tmp_path / "tiny.toml", *tables, "--epochs", "8",
         "--out", tmp_path / "predictor", "--name", "mine", timeout=300,
     )  # fmt: skip
     assert trained.returncode == 0, trained.stderr
@@ -297,9 +297,9 @@ def test_label_train_evaluate_and_serve_as_the_readme_says(tmp_path: Path) -> No
     assert card["metrics"]["gates"][0]["name"] == "mine 1"
     shown = utility_gate("card", "--predictor", tmp_path / "predictor")
     assert "| mine 1 |" in shown.stdout
-    with (tmp_path / "predictor" / "log" / "version_0" / "metrics.csv").open() as log:
+    with (tmp_path / "predictor" / "log" / "000" / "metrics.csv").open() as log:
         losses = [float(row["train_loss"]) for row in csv.DictReader(log) if row["train_loss"]]
-    assert len(losses) == 4
+    assert len(losses) == 8
     assert losses[-1] < losses[0], "it should have learned something"
     with serving(tmp_path / "predictor") as (_, endpoints):
         judged = utility_gate("assess", "--json", "--target", endpoints["grpc"], images / "1.png")
