@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
@@ -16,6 +17,9 @@ from serving.metrics import ServiceMetrics
 from serving.observation import Observer
 from serving.tracing import NO_TRACER, Tracer
 from utility_gate.errors import InputError
+
+_CANCELLATION = 0.02
+"""Seconds that a stream's end waits for the news that its caller gave it up."""
 
 Handler = Any
 """grpc's RpcMethodHandler, which has no public type of its own for aio."""
@@ -85,7 +89,9 @@ class GuardInterceptor(grpc.aio.ServerInterceptor):
                             yield response
                 except Exception as error:  # noqa: BLE001 - every error becomes a status
                     await observation.abort(error)
-                # A caller who gives up between two messages looks like one who has no more.
+                # A caller who gives up between two messages looks like one who has no more, until
+                # the cancellation arrives.
+                await asyncio.sleep(_CANCELLATION)
                 gone = context.cancelled()
                 observation.code = grpc.StatusCode.CANCELLED if gone else grpc.StatusCode.OK
 

@@ -121,9 +121,8 @@ def fit(
     if config.feature_scale and resumed is None:
         _settle(net, config, train_set)
     trainer, best = make_trainer(config, out)
-    if config.compile == "always" or (config.compile == "auto" and torch.cuda.is_available()):
-        net.compile()
-    module = UtilityModule(net, config)
+    auto = config.compile == "auto" and torch.cuda.is_available()
+    module = UtilityModule(net, config, compiled=auto or config.compile == "always")
     with warnings.catch_warnings():  # a run that goes on finds its own checkpoints
         warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
         trainer.fit(module, train_loader, validation_loader, ckpt_path=resumed, weights_only=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning
@@ -17,11 +18,15 @@ Batch = tuple[Tensor, Tensor]
 
 
 class UtilityModule(lightning.LightningModule):
-    """Cross-entropy on (non-useful, useful), soft targets allowed."""
+    """Cross-entropy on (non-useful, useful), soft targets allowed; `compiled` runs the network
+    through torch.compile, and leaves it as it is for whoever exports it afterwards."""
 
-    def __init__(self, net: UtilityNet, config: TrainConfig) -> None:
+    def __init__(self, net: UtilityNet, config: TrainConfig, *, compiled: bool = False) -> None:
         super().__init__()
         self.net, self.config = net, config
+        faster = torch.compile(net) if compiled else net
+        # In a function, or it would be a second network in every checkpoint.
+        self.look: Callable[[Tensor], Tensor] = lambda images: faster(images)
         self.auroc = BinaryAUROC()
         self.balanced_accuracy = MulticlassAccuracy(num_classes=2, average="macro")
 
@@ -33,7 +38,7 @@ class UtilityModule(lightning.LightningModule):
         """One batch's loss."""
         images, targets = batch
         images = images.contiguous(memory_format=torch.channels_last)
-        logits = self.net(images).float()
+        logits = self.look(images).float()
         smoothed = targets + self.config.label_smoothing * (0.5 - targets)
         loss = F.cross_entropy(logits, torch.stack([1 - smoothed, smoothed], dim=1))
         self.log("train_loss", loss, prog_bar=True, on_epoch=True, on_step=False, sync_dist=True)
@@ -42,7 +47,7 @@ class UtilityModule(lightning.LightningModule):
     def validation_step(self, batch: Batch, _: int) -> None:
         """Collect AUROC and balanced accuracy on decided copies."""
         images, targets = batch
-        logits = self.net(images).float()
+        logits = self.look(images).float()
         truth = targets.round().long()
         self.auroc.update(logits.softmax(1)[:, USEFUL], truth)
         self.balanced_accuracy.update(logits.argmax(1), truth)
