@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from utility_gate.evaluation.scores import auroc, balanced_accuracy, best_threshold
-from utility_gate.sides import LabelledCopy, Shares, load_sides, target_of
+from utility_gate.sides import LabelledCopy, Shares, choose_rows, load_sides, target_of
 from utility_gate.split import unit_hash
 from utility_gate.training.config import load_config
 from utility_gate.training.dataset import CopyDataset, EncodedCopies, predictor_preprocess
@@ -90,7 +90,7 @@ def main() -> None:
     tables = list(options.labels)
     sides = load_sides(tables, options.images, "eq2", Shares(), only=("train",))
     copies = sides.train
-    number = _first_table(tables, options.images)
+    number = _first_table(tables)
     shown = [
         CopyDataset(
             EncodedCopies(copies, config.scale_to), predictor_preprocess(config.side, config.fit),
@@ -107,12 +107,12 @@ def main() -> None:
     _report(copies, torch.cat(seen, 1), number, net.trunk.sizes(), trials(tables, options.views))
 
 
-def _first_table(tables: Sequence[Path], images: Path) -> dict[str, int]:
+def _first_table(tables: Sequence[Path]) -> dict[str, int]:
     """The number of the first table that each copy is in."""
     number: dict[str, int] = {}
     for count, table in enumerate(tables):
-        for copy in load_sides([table], images, "eq2", Shares(), only=("train",)).train:
-            number.setdefault(copy.label.image_digest, count)
+        for row in choose_rows([table], "eq2", Shares(), only=("train",)):
+            number.setdefault(row.label.image_digest, count)
     return number
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ import lightning
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torchmetrics.functional.classification import binary_auroc
 
 from utility_gate.errors import ConfigError
-from utility_gate.files import digest_json, whole_file
+from utility_gate.files import whole_file
 from utility_gate.sides import LabelledCopy
 from utility_gate.training.config import TrainConfig
 from utility_gate.training.dataset import Copies, CopyDataset, make_copies, predictor_preprocess
@@ -24,7 +23,7 @@ from utility_gate.training.draws import BalancedDraws, balanced_weights
 from utility_gate.training.features import see
 from utility_gate.training.lightning_module import UtilityModule
 from utility_gate.training.linear import fit_head
-from utility_gate.training.module import USEFUL, UtilityNet
+from utility_gate.training.module import UtilityNet
 from utility_gate.training.trainer import LAST, make_trainer, processes
 
 log = logging.getLogger(__name__)
@@ -36,11 +35,11 @@ _SETTLED_ON = 512
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """How a fit ended: the validation AUROC of what it kept, and its pace in the last epoch
-    (`images_per_second`, `waiting_share`, `device`), empty where there were no epochs."""
+    """How gradient descent ended: the validation AUROC of the epoch that it kept, and its pace in
+    the last one (`images_per_second`, `waiting_share`, `device`)."""
 
     auroc: float
-    pace: dict[str, Any] = field(default_factory=dict)
+    pace: dict[str, Any]
 
 
 def build_net(config: TrainConfig) -> UtilityNet:
@@ -58,13 +57,10 @@ def build_net(config: TrainConfig) -> UtilityNet:
 
 
 def fit_exactly(
-    net: UtilityNet,
-    config: TrainConfig,
-    train: list[LabelledCopy],
-    validation: list[LabelledCopy],
-    cache: Path | None,
-) -> Fitted:
-    """Fit the head of `net` on a frozen trunk by logistic regression; the trunk stays as it is."""
+    net: UtilityNet, config: TrainConfig, train: list[LabelledCopy], cache: Path | None
+) -> None:
+    """Fit the head of `net` on a frozen trunk by logistic regression; the trunk stays as it is, and
+    `net` ends in eval mode."""
     seen = [_features(net, config, train, 1, cache, altered=False)]
     if config.views > 1:
         seen.append(_features(net, config, train, config.views - 1, cache, altered=True))
@@ -81,9 +77,6 @@ def fit_exactly(
         _scales(net, config),
     )
     net.eval()
-    logits = head_logits(net, config, validation, cache)
-    truth = torch.tensor([int(copy.target) for copy in validation])
-    return Fitted(float(binary_auroc(logits.softmax(1)[:, USEFUL], truth)))
 
 
 def fit(
@@ -194,7 +187,7 @@ def _resume(out: Path, run: dict[str, Any]) -> str | None:
     """
     described, last = out / RUN, out / "checkpoints" / LAST
     if last.exists() and described.exists():
-        if json.loads(described.read_text()) != {"digest": digest_json(run), **run}:
+        if json.loads(described.read_text()) != run:
             raise ConfigError(
                 f"{out}: holds the beginning of a run with other labels, code or configuration; "
                 "choose another folder, or remove it"
@@ -202,7 +195,7 @@ def _resume(out: Path, run: dict[str, Any]) -> str | None:
         log.info("going on after the last whole epoch of the run in %s", out)
         return str(last)
     with whole_file(described, shared=True) as partial:
-        partial.write_text(json.dumps({"digest": digest_json(run), **run}, indent=2))
+        partial.write_text(json.dumps(run, indent=2))
     return None
 
 

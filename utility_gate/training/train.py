@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torchmetrics.functional.classification import binary_auroc
 
 from utility_gate.checkpoint import CARD, Card, Weights, save_card
 from utility_gate.errors import ConfigError, ImageError
@@ -24,7 +25,7 @@ from utility_gate.training.curves import draw_curves
 from utility_gate.training.dataset import Copies, FreshCopies, make_copies, predictor_preprocess
 from utility_gate.training.export import conformance_vectors, export_onnx, synthetic_photo
 from utility_gate.training.fit import Fitted, build_net, fit, fit_exactly, head_logits
-from utility_gate.training.module import USEFUL, UtilityNet, describe_init
+from utility_gate.training.module import NON_USEFUL, USEFUL, UtilityNet, describe_init
 from utility_gate.training.risk import choose_thresholds
 from utility_gate.training.trainer import processes
 
@@ -82,21 +83,26 @@ def train(
         return None
     # 4. Calibrate on validation copies; choose thresholds by risk on sources of their own.
     logits, truth = _judge(net, config, kept.validation, cache)
+    if fitted is None:
+        auroc = float(binary_auroc(logits.softmax(1)[:, USEFUL], torch.from_numpy(truth)))
+    else:
+        auroc = fitted.auroc
+        draw_curves(out)
     temperature, shift = fit_platt(logits, torch.from_numpy(truth))
-    net.shift_margin(shift * temperature)
     bounding = kept.calibration or kept.validation
-    logits, truth = _judge(net, config, bounding, cache)
-    utility = (logits.double() / temperature).softmax(1)[:, USEFUL].numpy()
+    if kept.calibration:
+        logits, truth = _judge(net, config, bounding, cache)
+    margin = (logits[:, USEFUL] - logits[:, NON_USEFUL]).double()
+    utility = (margin / temperature + shift).sigmoid().numpy()
     owners = [copy.label.source_digest for copy in bounding]
     thresholds, guarantees = choose_thresholds(utility, truth, owners)
     for guarantee in guarantees:
         if not (guarantee.holds and kept.calibration):
             log.warning("no guarantee for %s: %d sources", guarantee.kind, guarantee.sources)
-    # 5. Export, and compare the export with torch.
+    # 5. Export, and compare the export with torch; the shift becomes part of the weights.
+    net.shift_margin(shift * temperature)
     path = export_onnx(net, config.side, out)
     preprocess = predictor_preprocess(config.side, config.fit)
-    if fitted.pace:
-        draw_curves(out)
     # 6. The card.
     card = Card(
         name=name,
@@ -113,13 +119,13 @@ def train(
         limits=limits,
         training={
             "config": config.model_dump(mode="json") | {"init": Path(config.init).name},
-            "init": describe_init(config.init),
+            "init": described["init"],
             "labels": [_describe_table(table) for table in labels],
             "copies": counts,
             "trained_on": trained_on,
-            "validation_auroc": fitted.auroc,
-            "pace": fitted.pace,
-            "packages": {package: version(package) for package in _PACKAGES},
+            "validation_auroc": auroc,
+            "pace": {} if fitted is None else fitted.pace,
+            "packages": described["packages"],
         },
         conformance=conformance_vectors(path, preprocess, config.scale_to, temperature, photos),
     )
@@ -147,8 +153,8 @@ def _fit(
     validation: list[LabelledCopy],
     cache: Path | None,
     described: dict[str, Any],
-) -> tuple[Fitted, int]:
-    """The fit, and how many copies it learned from."""
+) -> tuple[Fitted | None, int]:
+    """The fit, None where there were no epochs, and how many copies it learned from."""
     if config.on_the_fly:
         rows = choose_rows(labels, config.targets, config.shares, only=("train",))
         folder = cache if cache is not None else out / "cache"
@@ -157,7 +163,8 @@ def _fit(
         return fit(net, config, fresh, checked, out, described), len(rows)
     train = load_sides(labels, images, config.targets, config.shares, only=("train",)).train
     if config.optimizer == "lbfgs":
-        return fit_exactly(net, config, train, validation, cache), len(train)
+        fit_exactly(net, config, train, cache)
+        return None, len(train)
     copies = [make_copies(side, config.scale_to, cache) for side in (train, validation)]
     return fit(net, config, copies[0], copies[1], out, described), len(train)
 
