@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.answers import HeadAnswer, say
-from pipelines.car_model.pipeline import CarAnswer, CarModelPipeline
+from pipelines.car_model.pipeline import CarAnswer, CarModelPipeline, FoundCar
 from pipelines.damage.pipeline import Assessment, DamagePipeline
 from utility_gate.errors import UtilityGateError
 from utility_gate.predictor import EMBEDDED
+from utility_gate.types import PredictorInfo
 
 _ROW = "{:<32} {:<10} {}"
 
@@ -93,7 +94,7 @@ def of_damage(found: Assessment) -> Said:
         "text": found.text,
         "regions": [
             {
-                "box": [round(edge, 1) for edge in region.box],
+                "box": _record_box(region.box),
                 "score": round(region.score, 4),
                 "detector_class": region.label,
                 "crop": region.crop,
@@ -103,8 +104,8 @@ def of_damage(found: Assessment) -> Said:
         ],
         "whole": _record(found.whole),
         "image": asdict(found.image),
-        "detector": f"{found.detector.name} {found.detector.version}",
-        "classifier": f"{found.classifier.name} {found.classifier.version}",
+        "detector": _record_model(found.detector),
+        "classifier": _record_model(found.classifier),
     }
     overlays = {f"whole-{head.head}": head.overlay for head in found.whole}
     for number, region in enumerate(found.regions, start=1):
@@ -117,6 +118,9 @@ def of_car(answer: CarAnswer, top_k: int) -> Said:
     told = answer.identification
     best = told.candidates[: max(1, top_k)]
     lines = [told.text, *(f"{car.name} ({car.probability:.2f})" for car in best)]
+    if answer.car is not None:
+        count = "" if answer.cars == 1 else f", the largest of {answer.cars} cars"
+        lines[0] += f", at {_corners(answer.car.box)}{count}"
     record = {
         "level": told.level,
         "text": told.text,
@@ -127,10 +131,27 @@ def of_car(answer: CarAnswer, top_k: int) -> Said:
             for car in best
         ],
         "no_car_probability": round(told.no_car, 6),
+        "car": _record_car(answer.car),
+        "cars": answer.cars,
         "image": asdict(answer.image),
-        "classifier": f"{answer.classifier.name} {answer.classifier.version}",
+        "detector": _record_model(answer.detector),
+        "classifier": _record_model(answer.classifier),
     }
     return Said(told.level, lines, record, {"model": answer.overlay})
+
+
+def _record_car(car: FoundCar | None) -> dict[str, Any] | None:
+    if car is None:
+        return None
+    return {"box": _record_box(car.box), "score": round(car.score, 4), "crop": car.crop}
+
+
+def _record_model(model: PredictorInfo | None) -> str | None:
+    return f"{model.name} {model.version}" if model else None
+
+
+def _record_box(box: Sequence[float]) -> list[float]:
+    return [round(edge, 1) for edge in box]
 
 
 def _corners(box: Sequence[float]) -> str:

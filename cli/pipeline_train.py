@@ -11,7 +11,7 @@ from typing import Any
 from utility_gate.errors import ConfigError
 from utility_gate.predictor import EMBEDDED
 
-_OF_ONE = {"parts": "damage", "rates": "car_model", "dropouts": "car_model"}
+_OF_ONE = {"rates": "car_model", "dropouts": "car_model"}
 """Options that only one pipeline has."""
 
 
@@ -20,7 +20,7 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="networks go here")
     parser.add_argument(
-        "--only", dest="parts", nargs="+", metavar="PART", help="damage: classifier or detector"
+        "--only", dest="parts", nargs="+", metavar="PART", help="classifier or detector"
     )
     parser.add_argument("--folds", type=int, metavar="K", help="cross-validate the classifier")
     parser.add_argument(
@@ -48,8 +48,7 @@ def train(options: argparse.Namespace) -> int:
     }  # fmt: skip
     for name, owner in _OF_ONE.items():
         if name in chosen and options.name != owner:
-            flag = "only" if name == "parts" else name
-            raise ConfigError(f"--{flag}: only {owner} has it, {options.name} has not")
+            raise ConfigError(f"--{name}: only {owner} has it, {options.name} has not")
     training = importlib.import_module(f"pipelines.{options.name}.train")  # torch, for this alone
     print(training.train(options.config, options.data, options.out, **chosen))
     return 0

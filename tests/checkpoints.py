@@ -73,11 +73,14 @@ def save_damage(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def save_car_model(folder: Path, **changes: Any) -> Path:
-    """A car-model pipeline."""
+def save_car_model(folder: Path, *, finds: bool = False, **changes: Any) -> Path:
+    """A car-model pipeline; `changes` are the classifier card's. One that `finds` cars takes a red
+    cell of 32 pixels or a green one of 64 for a car."""
+    if finds:
+        save_detector(folder / "detector")
     vectors = (vector(plain(GREEN), {"model/BMW M3 Coupe 2012": 0.992}),)
     card = {"heads": (CAR_HEAD,), "thresholds": THRESHOLDS, "conformance": vectors} | changes
-    save_classifier(folder, _CAR_WEIGHTS, [0] * 4, **card)
+    save_classifier(folder / "classifier", _CAR_WEIGHTS, [0] * 4, **card)
     return folder
 
 

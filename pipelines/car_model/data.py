@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.car_model.answer import NO_CAR
 from pipelines.car_model.names import normalize
-from pipelines.car_model.pipeline import HEAD
+from pipelines.car_model.pipeline import CLASSIFIER, HEAD
 from pipelines.card import ClassifierCard
 from pipelines.embedded import model_folder
 from pipelines.examples import Example, assign_sides, load_examples, open_head
@@ -19,11 +19,11 @@ from pipelines.labelling import write_labelling
 from utility_gate.checkpoint import load_card
 from utility_gate.errors import ConfigError
 
-_OTHERS = ("alike", "recipe", "sets")
+_OTHERS = ("alike", "boxes", "detector", "recipe", "sets")
 
 
 class Options(BaseModel):
-    """What a TOML file says beside `[recipe]`, `[[sets]]` and `alike`.
+    """What a TOML file says beside `[recipe]`, `[[sets]]`, `[detector]`, `[[boxes]]` and `alike`.
 
     Classes of fewer than `minimum` images are left out, and images without a class. With `levels`
     of a folder tree, `join` makes the class of them ("make", "model"). `normalize` makes one class
@@ -82,5 +82,5 @@ def write_sources(
     _, job = load_job(config, data, out)
     held_out = job.side("validation") + job.side("test")
     with model_folder(model, "pipelines.car_model") as folder:
-        card, _ = load_card(folder, ClassifierCard)
-        return write_labelling(card, folder, chosen, held_out, data, out), chosen
+        card, _ = load_card(folder / CLASSIFIER, ClassifierCard)
+        return write_labelling(card, folder / CLASSIFIER, chosen, held_out, data, out), chosen

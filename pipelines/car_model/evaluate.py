@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from pipelines.car_model.answer import AnswerThresholds
+from pipelines.car_model.answer import NO_CAR, AnswerThresholds
 from pipelines.car_model.data import load_job
 from pipelines.car_model.levels import CarScores, score_answers
-from pipelines.car_model.pipeline import HEAD, CarModelPipeline
-from pipelines.classifier import Classifier, Floats
+from pipelines.car_model.pipeline import CLASSIFIER, DETECTOR, HEAD, CarModelPipeline
 from pipelines.evaluate import evaluate as evaluate_heads
 from pipelines.examples import Example
 from pipelines.results import write_results
 from pipelines.tables import head_table, markdown, percent, with_interval
+from pipelines.training.train_detector import evaluate_from_file
+from utility_gate.files import read_source
+
+ANSWERS = "answers.md"
 
 
 def evaluate(config: Path, data: Path, model: str, out: Path) -> str:
-    """Measure a pipeline's networks on the test side into `out`; returns the tables.
+    """Measure on the test side into `out`: the classifier on the images as they are, the detector
+    if the file has `[detector]`, and what both together tell of the images; returns the tables.
 
     Raises:
         ConfigError, TableError: if the file or the images cannot be used.
@@ -27,10 +33,13 @@ def evaluate(config: Path, data: Path, model: str, out: Path) -> str:
     _, job = load_job(config, data, out)
     test = job.side("test")
     measured = evaluate_heads(pipeline.classifier, job.side("train"), test, views=True)
-    said = to_rows(pipeline.classifier, measured.probabilities)
-    table = answer_table(measure(said, test, pipeline.thresholds))
-    write_results(measured.heads, out, table)
-    return f"{head_table(measured.heads)}\n{table}"
+    table = answer_table(measure(identify_all(pipeline, test), test, pipeline.thresholds))
+    write_results(measured.heads, out / CLASSIFIER)
+    (out / ANSWERS).write_text(table)
+    tables = [head_table(measured.heads), table]
+    if pipeline.detector is not None and "detector" in tomllib.loads(config.read_text()):
+        tables.insert(1, evaluate_from_file(pipeline.detector, config, data, out / DETECTOR))
+    return "\n".join(tables)
 
 
 def measure(
@@ -42,10 +51,15 @@ def measure(
     return score_answers(said, truths_of(examples), groups, thresholds)
 
 
-def to_rows(classifier: Classifier, probabilities: Mapping[str, Floats]) -> list[dict[str, float]]:
-    """Probabilities (N, K) by head as those of all classes of cars, by name, image by image."""
-    (head,) = (card for card in classifier.card.heads if card.name == HEAD)
-    return [dict(zip(head.classes, map(float, row), strict=True)) for row in probabilities[HEAD]]
+def identify_all(pipeline: CarModelPipeline, examples: Sequence[Example]) -> list[dict[str, float]]:
+    """The probabilities of all classes, and of no car, by name, image by image as it is served."""
+
+    def one(example: Example) -> dict[str, float]:
+        said = pipeline.identify(read_source(example.path)).identification
+        return {**{car.name: car.probability for car in said.candidates}, NO_CAR: said.no_car}
+
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(one, examples))
 
 
 def truths_of(examples: Sequence[Example]) -> list[str]:

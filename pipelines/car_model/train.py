@@ -1,4 +1,4 @@
-"""The car-model pipeline's classifier, from labelled images."""
+"""The car-model pipeline's two networks, from labelled images and boxes."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipelines.car_model.data import load_job
-from pipelines.car_model.evaluate import answer_table, measure, to_rows, truths_of
+from pipelines.car_model.answer import AnswerThresholds
+from pipelines.car_model.data import Options, load_job
+from pipelines.car_model.evaluate import ANSWERS, answer_table, identify_all, measure, truths_of
 from pipelines.car_model.levels import choose_thresholds
-from pipelines.classifier import Classifier
-from pipelines.evaluate import classify_all
-from pipelines.results import write_results
+from pipelines.car_model.pipeline import CLASSIFIER, DETECTOR, CarModelPipeline
+from pipelines.card import ClassifierCard
+from pipelines.job import Job
 from pipelines.tables import head_table
 from pipelines.training.config import load_recipe
 from pipelines.training.experiments import compare_backbones, cross_validate, search_grid
 from pipelines.training.train_classifier import train_classifier
-from utility_gate.checkpoint import save_card
+from pipelines.training.train_detector import train_from_file
+from utility_gate.checkpoint import load_card, save_card
+from utility_gate.errors import ConfigError
+
+PARTS = (DETECTOR, CLASSIFIER)
 
 
 def train(
@@ -24,6 +29,7 @@ def train(
     data: Path,
     out: Path,
     *,
+    parts: Sequence[str] = PARTS,
     folds: int = 0,
     backbones: Sequence[str] = (),
     rates: Sequence[float] = (),
@@ -33,46 +39,70 @@ def train(
     threads: int | None = None,
     release: str = "1",
 ) -> str:
-    """Train, export and measure into `out`; returns the tables.
+    """Train, export and measure into `out/detector` and `out/classifier`; returns the tables. What
+    is told is decided last, with both of them at work.
 
     With `rates` or `dropouts` all their pairs are tried first (in `out/grid`), and the best by the
-    validation side is trained. With `folds` or `backbones` the recipe is trained once for each.
+    validation side is trained. With `folds` or `backbones` the classifier's recipe is trained once
+    for each.
 
     Raises:
-        ConfigError, TableError, CheckpointError: as `train_classifier`.
+        ConfigError, TableError, CheckpointError: as `train_classifier` and `train_from_file`.
     """
-    options, job = load_job(config, data, out, release)
-    recipe = load_recipe(config, epochs=epochs, seed=seed, threads=threads)
-    if folds:
-        return cross_validate(replace(job, out=out / "folds"), recipe, folds)
-    if backbones:
-        return compare_backbones(replace(job, out=out / "backbones"), recipe, backbones)
+    strangers = set(parts) - set(PARTS)
+    if strangers:
+        raise ConfigError(f"expected the parts {', '.join(PARTS)}, got {', '.join(strangers)}")
+    options, job = load_job(config, data, out / CLASSIFIER, release)
     tables = []
-    if rates or dropouts:
-        recipe, table = search_grid(
-            replace(job, out=out / "grid"),
-            recipe,
-            rates or (recipe.learning_rate,),
-            dropouts or (recipe.dropout,),
-        )
-        tables.append(table)
-    card, results = train_classifier(job, recipe)
-    classifier = Classifier.load(out)
+    if CLASSIFIER in parts or folds or backbones:
+        recipe = load_recipe(config, epochs=epochs, seed=seed, threads=threads)
+        if folds:
+            return cross_validate(replace(job, out=out / "folds"), recipe, folds)
+        if backbones:
+            return compare_backbones(replace(job, out=out / "backbones"), recipe, backbones)
+        if rates or dropouts:
+            recipe, table = search_grid(
+                replace(job, out=out / "grid"),
+                recipe,
+                rates or (recipe.learning_rate,),
+                dropouts or (recipe.dropout,),
+            )
+            tables.append(table)
+        _, results = train_classifier(job, recipe)
+        tables.append(head_table(results))
+    if DETECTOR in parts:
+        tables.append(
+            train_from_file(
+                config, data, out / DETECTOR, "car-finder",
+                release=release, epochs=epochs, seed=seed, threads=threads,
+            )
+        )  # fmt: skip
+    if (out / CLASSIFIER).is_dir():
+        tables.append(decide_levels(job, options, out))
+    return "\n".join(tables)
+
+
+def decide_levels(job: Job, options: Options, out: Path) -> str:
+    """Choose by the validation side from which probabilities on models and makes are told, by the
+    pipeline in `out` as it serves, and measure it on the test side; returns the table."""
+    pipeline = CarModelPipeline.load(out, thresholds=AnswerThresholds(0, 0))  # decided here
     validation, test = job.side("validation"), job.side("test")
     thresholds = choose_thresholds(
-        to_rows(classifier, classify_all(classifier, validation)),
+        identify_all(pipeline, validation),
         truths_of(validation),
         options.wrong_models,
         options.wrong_makes,
     )
-    scores = measure(to_rows(classifier, classify_all(classifier, test)), test, thresholds)
+    scores = measure(identify_all(pipeline, test), test, thresholds)
+    folder = out / CLASSIFIER
+    card, _ = load_card(folder, ClassifierCard)
     card = card.model_copy(
         update={
             "thresholds": asdict(thresholds),
             "metrics": {**card.metrics, "answers": asdict(scores)},
         }
     )
-    save_card(card, out)
+    save_card(card, folder)
     table = answer_table(scores)
-    write_results(results, out, table)
-    return "\n".join([*tables, head_table(results), table])
+    (out / ANSWERS).write_text(table)
+    return table

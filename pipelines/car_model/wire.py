@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pipelines.car_model.answer import Candidate
 from pipelines.car_model.names import split_name
-from pipelines.car_model.pipeline import CLASSIFIER, CarAnswer, CarModelPipeline
+from pipelines.car_model.pipeline import (
+    CLASSIFIER,
+    DETECTOR,
+    CarAnswer,
+    CarModelPipeline,
+    FoundCar,
+)
 from pipelines.v1 import car_model_pb2 as pb
-from pipelines.wire import from_image, from_limits, from_model
+from pipelines.wire import from_box, from_image, from_limits, from_model
 from utility_gate import __version__
 from utility_gate.images import DecodeLimits
 
@@ -25,7 +31,15 @@ def from_answer(answer: CarAnswer, top_k: int) -> pb.IdentifyResponse:
         image=from_image(answer.image),
         classifier=from_model(answer.classifier),
         overlay_png=answer.overlay,
+        car=from_found(answer.car) if answer.car else None,
+        cars=answer.cars,
+        detector=from_model(answer.detector) if answer.detector else None,
     )
+
+
+def from_found(car: FoundCar) -> pb.FoundCar:
+    """Where a car is."""
+    return pb.FoundCar(box=from_box(car.box), score=car.score, crop=from_box(car.crop))
 
 
 def from_candidate(candidate: Candidate) -> pb.Candidate:
@@ -43,6 +57,7 @@ def from_pipeline(
     pipeline: CarModelPipeline, limits: DecodeLimits
 ) -> pb.CarModelServiceGetInfoResponse:
     """What is served."""
+    detector = pipeline.models.get(DETECTOR)
     return pb.CarModelServiceGetInfoResponse(
         server_version=__version__,
         classifier=from_model(pipeline.models[CLASSIFIER]),
@@ -51,4 +66,5 @@ def from_pipeline(
         model_from=pipeline.thresholds.model_from,
         make_from=pipeline.thresholds.make_from,
         limits=from_limits(limits),
+        detector=from_model(detector) if detector else None,
     )

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.boxed import by_original, read_boxed
 from pipelines.damage.data import classifier_job
 from pipelines.damage.pipeline import CLASSIFIER, DETECTOR, DamagePipeline
 from pipelines.evaluate import evaluate as evaluate_heads
-from pipelines.evaluate_boxes import evaluate_boxes
 from pipelines.results import write_results
 from pipelines.tables import head_table, multi_label_tables
-from pipelines.training.detector_config import load_detector_config
+from pipelines.training.train_detector import evaluate_from_file
 
 
 def evaluate(config: Path, data: Path, model: str, out: Path) -> str:
@@ -26,9 +24,5 @@ def evaluate(config: Path, data: Path, model: str, out: Path) -> str:
     job = classifier_job(config, data, out / CLASSIFIER)
     measured = evaluate_heads(pipeline.classifier, job.side("train"), job.side("test"), views=True)
     write_results(measured.heads, job.out, *multi_label_tables(measured.multi_label))
-    recipe, sets = load_detector_config(config)
-    originals = by_original(read_boxed(sets, data, recipe.rename), "test")
-    _, boxes = evaluate_boxes(pipeline.detector, originals, recipe.sides)
-    (out / DETECTOR).mkdir(parents=True, exist_ok=True)
-    (out / DETECTOR / "results.md").write_text(boxes)
+    boxes = evaluate_from_file(pipeline.detector, config, data, out / DETECTOR)
     return f"{head_table(measured.heads)}\n{boxes}"

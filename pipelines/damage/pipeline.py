@@ -10,11 +10,11 @@ from pathlib import Path
 from pipelines.answers import HeadAnswer, draw_overlay, say, to_head_answers
 from pipelines.classifier import Answer, Classifier
 from pipelines.damage.heads import NO_CAR
-from pipelines.damage.regions import Crop, cut, with_context
 from pipelines.detector import Box, Detection, Detector
 from pipelines.embedded import model_folder, model_info
 from pipelines.overlay import longest_for
 from pipelines.photos import decode_photo, describe
+from pipelines.regions import Crop, cut, with_context
 from utility_gate.images import DecodedImage, DecodeLimits, Pixels
 from utility_gate.predictor import EMBEDDED
 from utility_gate.types import ImageInfo, PredictorInfo
@@ -24,6 +24,9 @@ NO_CAR_FROM = 0.5
 reported."""
 
 MOST_REGIONS = 8
+
+CONTEXT = 0.25
+"""What is shown of a region beside it, in parts of its sides."""
 
 DETECTOR, CLASSIFIER = "detector", "classifier"
 """The folders of the two networks in a pipeline's folder."""
@@ -120,7 +123,7 @@ class DamagePipeline:
         photo = self.decode(image) if isinstance(image, bytes) else image
         size = (photo.width, photo.height)
         found = self.detector.detect(photo.pixels, size, self._side)[:MOST_REGIONS]
-        crops = [with_context(detection.box, size) for detection in found]
+        crops = [with_context(detection.box, size, CONTEXT) for detection in found]
         parts = [photo.pixels, *(cut(photo.pixels, crop, size) for crop in crops)]
         # One batch, the whole photograph first.
         said = self.classifier.classify(parts)

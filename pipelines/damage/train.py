@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pipelines.boxed import read_boxed
 from pipelines.damage.data import classifier_job
 from pipelines.damage.pipeline import CLASSIFIER, DETECTOR
 from pipelines.tables import head_table
 from pipelines.training.config import load_recipe
-from pipelines.training.detector_config import load_detector_config
 from pipelines.training.experiments import compare_backbones, cross_validate
 from pipelines.training.train_classifier import train_classifier
-from pipelines.training.train_detector import train_detector
+from pipelines.training.train_detector import train_from_file
 from utility_gate.errors import ConfigError
 
 PARTS = (CLASSIFIER, DETECTOR)
@@ -38,7 +36,7 @@ def train(
     With `folds` or `backbones` the classifier alone is trained, once for each.
 
     Raises:
-        ConfigError, TableError, CheckpointError: as `train_classifier` and `train_detector`.
+        ConfigError, TableError, CheckpointError: as `train_classifier` and `train_from_file`.
     """
     strangers = set(parts) - set(PARTS)
     if strangers:
@@ -54,9 +52,10 @@ def train(
         _, results = train_classifier(job, recipe)
         tables.append(head_table(results))
     if DETECTOR in parts:
-        detector, sets = load_detector_config(config)
-        images = read_boxed(sets, data, detector.rename)
-        changes = {"epochs": epochs, "seed": seed, "threads": threads}
-        detector = detector.with_changes(**{k: v for k, v in changes.items() if v is not None})
-        tables.append(train_detector(detector, images, out / DETECTOR, release=release))
+        tables.append(
+            train_from_file(
+                config, data, out / DETECTOR, "damage-detector",
+                release=release, epochs=epochs, seed=seed, threads=threads,
+            )
+        )  # fmt: skip
     return "\n".join(tables)

@@ -12,13 +12,13 @@ import numpy as np
 import onnx
 import torch
 
-from pipelines.boxed import BoxedImage, by_original
+from pipelines.boxed import BoxedImage, by_original, read_boxed
 from pipelines.card import DetectorCard, Vector
 from pipelines.detector import Detector, to_numbers
 from pipelines.evaluate_boxes import evaluate_boxes
 from pipelines.examples import SIDES
 from pipelines.training.detector import STRIDES, BoxNet
-from pipelines.training.detector_config import DetectorRecipe
+from pipelines.training.detector_config import DetectorRecipe, load_detector_config
 from pipelines.training.detector_fit import fit_detector
 from pipelines.training.export import trace
 from pipelines.training.runs import package_versions, seed_run
@@ -31,17 +31,22 @@ from utility_gate.networks import open_session
 from utility_gate.training.export import store_half, synthetic_photo
 from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD
 
-_WEIGHTS = "model.onnx"
+_WEIGHTS, _RESULTS = "model.onnx", "results.md"
 _TOLERANCE = 0.1
 """Largest difference of an output that storing weights in half precision may make."""
 _OUTPUTS = ["logits", "distances", "centerness"]
 
 
 def train_detector(
-    recipe: DetectorRecipe, images: Sequence[BoxedImage], out: Path, *, release: str = "1"
+    recipe: DetectorRecipe,
+    images: Sequence[BoxedImage],
+    out: Path,
+    name: str,
+    *,
+    release: str = "1",
 ) -> str:
     """Fit, export, and measure on one copy of each held-out original, as it serves; returns the
-    tables as Markdown.
+    tables as Markdown. `name` is the detector's in its card.
 
     A fit that `out` holds already is not repeated.
 
@@ -66,7 +71,7 @@ def train_detector(
 
     once(net, _digest(recipe, images), out, fit)
     # 2. As a file that serves.
-    detector = Detector(_card(recipe, export(net, recipe.side, out), release), _read(out))
+    detector = Detector(_card(recipe, export(net, recipe.side, out), name, release), _read(out))
     # 3. How good it is, on images that nobody has looked at, at every input size.
     metrics, text = evaluate_boxes(detector, sides["test"], recipe.sides)
     card = detector.card.model_copy(
@@ -82,8 +87,38 @@ def train_detector(
         }
     )
     save_card(card, out)
-    (out / "results.md").write_text(text)
+    (out / _RESULTS).write_text(text)
     (out / "results.json").write_text(json.dumps(card.metrics, indent=2, sort_keys=True) + "\n")
+    return text
+
+
+def train_from_file(
+    config: Path, data: Path, out: Path, name: str, *, release: str = "1", **changes: int | None
+) -> str:
+    """`train_detector` as a TOML file's `[detector]` and `[[boxes]]` ask for, with `changes` of the
+    recipe, of which None changes nothing.
+
+    Raises:
+        ConfigError, TableError, CheckpointError: as `load_detector_config`, `read_boxed` and
+            `train_detector`.
+    """
+    recipe, sets = load_detector_config(config)
+    images = read_boxed(sets, data, recipe.rename)
+    given = {key: value for key, value in changes.items() if value is not None}
+    return train_detector(recipe.with_changes(**given), images, out, name, release=release)
+
+
+def evaluate_from_file(detector: Detector, config: Path, data: Path, out: Path) -> str:
+    """A detector on the test side of a TOML file's `[[boxes]]`, into `out`; returns the tables.
+
+    Raises:
+        ConfigError, TableError: if the file or the images cannot be used.
+    """
+    recipe, sets = load_detector_config(config)
+    originals = by_original(read_boxed(sets, data, recipe.rename), "test")
+    _, text = evaluate_boxes(detector, originals, recipe.sides)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _RESULTS).write_text(text)
     return text
 
 
@@ -123,9 +158,9 @@ def _read(out: Path) -> bytes:
     return (out / _WEIGHTS).read_bytes()
 
 
-def _card(recipe: DetectorRecipe, weights: Path, release: str) -> DetectorCard:
+def _card(recipe: DetectorRecipe, weights: Path, name: str, release: str) -> DetectorCard:
     return DetectorCard.model_construct(
-        name="damage-detector",
+        name=name,
         version=release,
         weights=Weights(file=weights.name, sha256=digest_file(weights)),
         side=recipe.side,

@@ -25,25 +25,27 @@ _sym_db = _symbol_database.Default()
 from pipelines.v1 import common_pb2 as pipelines_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpipelines/v1/car_model.proto\x12\x0cpipelines.v1\x1a\x19pipelines/v1/common.proto\"g\n\tCandidate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04make\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x11\n\x04year\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0bprobability\x18\x05 \x01(\x01\x42\x07\n\x05_year\"B\n\x0fIdentifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\x11\n\twith_maps\x18\x03 \x01(\x08\"\x9f\x02\n\x10IdentifyResponse\x12\"\n\x05level\x18\x01 \x01(\x0e\x32\x13.pipelines.v1.Level\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04make\x18\x03 \x01(\t\x12\x18\n\x10make_probability\x18\x04 \x01(\x01\x12+\n\ncandidates\x18\x05 \x03(\x0b\x32\x17.pipelines.v1.Candidate\x12\x1a\n\x12no_car_probability\x18\x06 \x01(\x01\x12&\n\x05image\x18\x07 \x01(\x0b\x32\x17.pipelines.v1.ImageInfo\x12+\n\nclassifier\x18\x08 \x01(\x0b\x32\x17.pipelines.v1.ModelInfo\x12\x13\n\x0boverlay_png\x18\t \x01(\x0c\"\x1f\n\x1d\x43\x61rModelServiceGetInfoRequest\"\xd1\x01\n\x1e\x43\x61rModelServiceGetInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12+\n\nclassifier\x18\x02 \x01(\x0b\x32\x17.pipelines.v1.ModelInfo\x12\x0e\n\x06models\x18\x03 \x03(\t\x12\r\n\x05makes\x18\x04 \x03(\t\x12\x12\n\nmodel_from\x18\x05 \x01(\x01\x12\x11\n\tmake_from\x18\x06 \x01(\x01\x12$\n\x06limits\x18\x07 \x01(\x0b\x32\x14.pipelines.v1.Limits*c\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLEVEL_MODEL\x10\x01\x12\x0e\n\nLEVEL_MAKE\x10\x02\x12\x10\n\x0cLEVEL_UNSURE\x10\x03\x12\x10\n\x0cLEVEL_NO_CAR\x10\x04\x32\xc2\x01\n\x0f\x43\x61rModelService\x12I\n\x08Identify\x12\x1d.pipelines.v1.IdentifyRequest\x1a\x1e.pipelines.v1.IdentifyResponse\x12\x64\n\x07GetInfo\x12+.pipelines.v1.CarModelServiceGetInfoRequest\x1a,.pipelines.v1.CarModelServiceGetInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cpipelines/v1/car_model.proto\x12\x0cpipelines.v1\x1a\x19pipelines/v1/common.proto\"g\n\tCandidate\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04make\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x11\n\x04year\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x13\n\x0bprobability\x18\x05 \x01(\x01\x42\x07\n\x05_year\"Z\n\x08\x46oundCar\x12\x1e\n\x03\x62ox\x18\x01 \x01(\x0b\x32\x11.pipelines.v1.Box\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x1f\n\x04\x63rop\x18\x03 \x01(\x0b\x32\x11.pipelines.v1.Box\"B\n\x0fIdentifyRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\x11\n\twith_maps\x18\x03 \x01(\x08\"\xfd\x02\n\x10IdentifyResponse\x12\"\n\x05level\x18\x01 \x01(\x0e\x32\x13.pipelines.v1.Level\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04make\x18\x03 \x01(\t\x12\x18\n\x10make_probability\x18\x04 \x01(\x01\x12+\n\ncandidates\x18\x05 \x03(\x0b\x32\x17.pipelines.v1.Candidate\x12\x1a\n\x12no_car_probability\x18\x06 \x01(\x01\x12&\n\x05image\x18\x07 \x01(\x0b\x32\x17.pipelines.v1.ImageInfo\x12+\n\nclassifier\x18\x08 \x01(\x0b\x32\x17.pipelines.v1.ModelInfo\x12\x13\n\x0boverlay_png\x18\t \x01(\x0c\x12#\n\x03\x63\x61r\x18\n \x01(\x0b\x32\x16.pipelines.v1.FoundCar\x12\x0c\n\x04\x63\x61rs\x18\x0b \x01(\r\x12)\n\x08\x64\x65tector\x18\x0c \x01(\x0b\x32\x17.pipelines.v1.ModelInfo\"\x1f\n\x1d\x43\x61rModelServiceGetInfoRequest\"\xfc\x01\n\x1e\x43\x61rModelServiceGetInfoResponse\x12\x16\n\x0eserver_version\x18\x01 \x01(\t\x12+\n\nclassifier\x18\x02 \x01(\x0b\x32\x17.pipelines.v1.ModelInfo\x12\x0e\n\x06models\x18\x03 \x03(\t\x12\r\n\x05makes\x18\x04 \x03(\t\x12\x12\n\nmodel_from\x18\x05 \x01(\x01\x12\x11\n\tmake_from\x18\x06 \x01(\x01\x12$\n\x06limits\x18\x07 \x01(\x0b\x32\x14.pipelines.v1.Limits\x12)\n\x08\x64\x65tector\x18\x08 \x01(\x0b\x32\x17.pipelines.v1.ModelInfo*c\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLEVEL_MODEL\x10\x01\x12\x0e\n\nLEVEL_MAKE\x10\x02\x12\x10\n\x0cLEVEL_UNSURE\x10\x03\x12\x10\n\x0cLEVEL_NO_CAR\x10\x04\x32\xc2\x01\n\x0f\x43\x61rModelService\x12I\n\x08Identify\x12\x1d.pipelines.v1.IdentifyRequest\x1a\x1e.pipelines.v1.IdentifyResponse\x12\x64\n\x07GetInfo\x12+.pipelines.v1.CarModelServiceGetInfoRequest\x1a,.pipelines.v1.CarModelServiceGetInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pipelines.v1.car_model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LEVEL']._serialized_start=781
-  _globals['_LEVEL']._serialized_end=880
+  _globals['_LEVEL']._serialized_start=1010
+  _globals['_LEVEL']._serialized_end=1109
   _globals['_CANDIDATE']._serialized_start=73
   _globals['_CANDIDATE']._serialized_end=176
-  _globals['_IDENTIFYREQUEST']._serialized_start=178
-  _globals['_IDENTIFYREQUEST']._serialized_end=244
-  _globals['_IDENTIFYRESPONSE']._serialized_start=247
-  _globals['_IDENTIFYRESPONSE']._serialized_end=534
-  _globals['_CARMODELSERVICEGETINFOREQUEST']._serialized_start=536
-  _globals['_CARMODELSERVICEGETINFOREQUEST']._serialized_end=567
-  _globals['_CARMODELSERVICEGETINFORESPONSE']._serialized_start=570
-  _globals['_CARMODELSERVICEGETINFORESPONSE']._serialized_end=779
-  _globals['_CARMODELSERVICE']._serialized_start=883
-  _globals['_CARMODELSERVICE']._serialized_end=1077
+  _globals['_FOUNDCAR']._serialized_start=178
+  _globals['_FOUNDCAR']._serialized_end=268
+  _globals['_IDENTIFYREQUEST']._serialized_start=270
+  _globals['_IDENTIFYREQUEST']._serialized_end=336
+  _globals['_IDENTIFYRESPONSE']._serialized_start=339
+  _globals['_IDENTIFYRESPONSE']._serialized_end=720
+  _globals['_CARMODELSERVICEGETINFOREQUEST']._serialized_start=722
+  _globals['_CARMODELSERVICEGETINFOREQUEST']._serialized_end=753
+  _globals['_CARMODELSERVICEGETINFORESPONSE']._serialized_start=756
+  _globals['_CARMODELSERVICEGETINFORESPONSE']._serialized_end=1008
+  _globals['_CARMODELSERVICE']._serialized_start=1112
+  _globals['_CARMODELSERVICE']._serialized_end=1306
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,16 @@ class Candidate(_message.Message):
     probability: float
     def __init__(self, name: _Optional[str] = ..., make: _Optional[str] = ..., model: _Optional[str] = ..., year: _Optional[int] = ..., probability: _Optional[float] = ...) -> None: ...
 
+class FoundCar(_message.Message):
+    __slots__ = ("box", "score", "crop")
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    CROP_FIELD_NUMBER: _ClassVar[int]
+    box: _common_pb2.Box
+    score: float
+    crop: _common_pb2.Box
+    def __init__(self, box: _Optional[_Union[_common_pb2.Box, _Mapping]] = ..., score: _Optional[float] = ..., crop: _Optional[_Union[_common_pb2.Box, _Mapping]] = ...) -> None: ...
+
 class IdentifyRequest(_message.Message):
     __slots__ = ("image", "top_k", "with_maps")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
@@ -46,7 +56,7 @@ class IdentifyRequest(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., top_k: _Optional[int] = ..., with_maps: bool = ...) -> None: ...
 
 class IdentifyResponse(_message.Message):
-    __slots__ = ("level", "text", "make", "make_probability", "candidates", "no_car_probability", "image", "classifier", "overlay_png")
+    __slots__ = ("level", "text", "make", "make_probability", "candidates", "no_car_probability", "image", "classifier", "overlay_png", "car", "cars", "detector")
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     MAKE_FIELD_NUMBER: _ClassVar[int]
@@ -56,6 +66,9 @@ class IdentifyResponse(_message.Message):
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
     OVERLAY_PNG_FIELD_NUMBER: _ClassVar[int]
+    CAR_FIELD_NUMBER: _ClassVar[int]
+    CARS_FIELD_NUMBER: _ClassVar[int]
+    DETECTOR_FIELD_NUMBER: _ClassVar[int]
     level: Level
     text: str
     make: str
@@ -65,14 +78,17 @@ class IdentifyResponse(_message.Message):
     image: _common_pb2.ImageInfo
     classifier: _common_pb2.ModelInfo
     overlay_png: bytes
-    def __init__(self, level: _Optional[_Union[Level, str]] = ..., text: _Optional[str] = ..., make: _Optional[str] = ..., make_probability: _Optional[float] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., no_car_probability: _Optional[float] = ..., image: _Optional[_Union[_common_pb2.ImageInfo, _Mapping]] = ..., classifier: _Optional[_Union[_common_pb2.ModelInfo, _Mapping]] = ..., overlay_png: _Optional[bytes] = ...) -> None: ...
+    car: FoundCar
+    cars: int
+    detector: _common_pb2.ModelInfo
+    def __init__(self, level: _Optional[_Union[Level, str]] = ..., text: _Optional[str] = ..., make: _Optional[str] = ..., make_probability: _Optional[float] = ..., candidates: _Optional[_Iterable[_Union[Candidate, _Mapping]]] = ..., no_car_probability: _Optional[float] = ..., image: _Optional[_Union[_common_pb2.ImageInfo, _Mapping]] = ..., classifier: _Optional[_Union[_common_pb2.ModelInfo, _Mapping]] = ..., overlay_png: _Optional[bytes] = ..., car: _Optional[_Union[FoundCar, _Mapping]] = ..., cars: _Optional[int] = ..., detector: _Optional[_Union[_common_pb2.ModelInfo, _Mapping]] = ...) -> None: ...
 
 class CarModelServiceGetInfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class CarModelServiceGetInfoResponse(_message.Message):
-    __slots__ = ("server_version", "classifier", "models", "makes", "model_from", "make_from", "limits")
+    __slots__ = ("server_version", "classifier", "models", "makes", "model_from", "make_from", "limits", "detector")
     SERVER_VERSION_FIELD_NUMBER: _ClassVar[int]
     CLASSIFIER_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
@@ -80,6 +96,7 @@ class CarModelServiceGetInfoResponse(_message.Message):
     MODEL_FROM_FIELD_NUMBER: _ClassVar[int]
     MAKE_FROM_FIELD_NUMBER: _ClassVar[int]
     LIMITS_FIELD_NUMBER: _ClassVar[int]
+    DETECTOR_FIELD_NUMBER: _ClassVar[int]
     server_version: str
     classifier: _common_pb2.ModelInfo
     models: _containers.RepeatedScalarFieldContainer[str]
@@ -87,4 +104,5 @@ class CarModelServiceGetInfoResponse(_message.Message):
     model_from: float
     make_from: float
     limits: _common_pb2.Limits
-    def __init__(self, server_version: _Optional[str] = ..., classifier: _Optional[_Union[_common_pb2.ModelInfo, _Mapping]] = ..., models: _Optional[_Iterable[str]] = ..., makes: _Optional[_Iterable[str]] = ..., model_from: _Optional[float] = ..., make_from: _Optional[float] = ..., limits: _Optional[_Union[_common_pb2.Limits, _Mapping]] = ...) -> None: ...
+    detector: _common_pb2.ModelInfo
+    def __init__(self, server_version: _Optional[str] = ..., classifier: _Optional[_Union[_common_pb2.ModelInfo, _Mapping]] = ..., models: _Optional[_Iterable[str]] = ..., makes: _Optional[_Iterable[str]] = ..., model_from: _Optional[float] = ..., make_from: _Optional[float] = ..., limits: _Optional[_Union[_common_pb2.Limits, _Mapping]] = ..., detector: _Optional[_Union[_common_pb2.ModelInfo, _Mapping]] = ...) -> None: ...

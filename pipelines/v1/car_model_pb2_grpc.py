@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class CarModelServiceStub(object):
     """CarModelService says which make and model a car on a photograph is, or how much of that it can
-    tell. A photograph without a car is an OK answer, not an error.
+    tell. Of several cars it is the largest. A photograph without a car is an OK answer, not an error.
 
     Errors, on every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field (bytes
     that are no image, an image over or under a limit); RESOURCE_EXHAUSTED with google.rpc.RetryInfo
@@ -57,7 +57,7 @@ class CarModelServiceStub(object):
 
 class CarModelServiceServicer(object):
     """CarModelService says which make and model a car on a photograph is, or how much of that it can
-    tell. A photograph without a car is an OK answer, not an error.
+    tell. Of several cars it is the largest. A photograph without a car is an OK answer, not an error.
 
     Errors, on every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field (bytes
     that are no image, an image over or under a limit); RESOURCE_EXHAUSTED with google.rpc.RetryInfo
@@ -104,7 +104,7 @@ def add_CarModelServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class CarModelService(object):
     """CarModelService says which make and model a car on a photograph is, or how much of that it can
-    tell. A photograph without a car is an OK answer, not an error.
+    tell. Of several cars it is the largest. A photograph without a car is an OK answer, not an error.
 
     Errors, on every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field (bytes
     that are no image, an image over or under a limit); RESOURCE_EXHAUSTED with google.rpc.RetryInfo

@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class CarModelServiceStub:
     """CarModelService says which make and model a car on a photograph is, or how much of that it can
-    tell. A photograph without a car is an OK answer, not an error.
+    tell. Of several cars it is the largest. A photograph without a car is an OK answer, not an error.
 
     Errors, on every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field (bytes
     that are no image, an image over or under a limit); RESOURCE_EXHAUSTED with google.rpc.RetryInfo
@@ -50,7 +50,7 @@ class CarModelServiceStub:
 @_typing.type_check_only
 class CarModelServiceAsyncStub(CarModelServiceStub):
     """CarModelService says which make and model a car on a photograph is, or how much of that it can
-    tell. A photograph without a car is an OK answer, not an error.
+    tell. Of several cars it is the largest. A photograph without a car is an OK answer, not an error.
 
     Errors, on every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field (bytes
     that are no image, an image over or under a limit); RESOURCE_EXHAUSTED with google.rpc.RetryInfo
@@ -68,7 +68,7 @@ class CarModelServiceAsyncStub(CarModelServiceStub):
 
 class CarModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """CarModelService says which make and model a car on a photograph is, or how much of that it can
-    tell. A photograph without a car is an OK answer, not an error.
+    tell. Of several cars it is the largest. A photograph without a car is an OK answer, not an error.
 
     Errors, on every method: INVALID_ARGUMENT with google.rpc.BadRequest naming the field (bytes
     that are no image, an image over or under a limit); RESOURCE_EXHAUSTED with google.rpc.RetryInfo

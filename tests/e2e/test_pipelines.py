@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,8 @@ CASES = {
     ),
     "car_model": Case(
         "car_model", "pipelines.v1.CarModelService", CarModelServer, CarModelSettings,
-        save_car_model, car_grpc.CarModelServiceStub, "Identify", car_pb.IdentifyRequest,
-        car_pb.CarModelServiceGetInfoRequest, "identify",
+        partial(save_car_model, finds=True), car_grpc.CarModelServiceStub, "Identify",
+        car_pb.IdentifyRequest, car_pb.CarModelServiceGetInfoRequest, "identify",
     ),
 }  # fmt: skip
 
@@ -223,6 +224,18 @@ class TestProcesses:
             assert (best.make, best.model, best.year) == ("BMW", "M3 Coupe", 2012)
         assert not answer.overlay_png
 
+    def test_where_the_car_is(self, processes: dict[str, GateProcess]) -> None:
+        case, target = CASES["car_model"], processes["car_model"].target
+        answer = case.ask(target, png(with_block(RED)))
+        assert answer.cars == 1
+        box, crop = answer.car.box, answer.car.crop
+        assert (box.left, box.top, box.right, box.bottom) == pytest.approx((64, 64, 128, 128))
+        assert (crop.left, crop.top, crop.right, crop.bottom) == (48, 48, 144, 144)
+        assert answer.car.score == pytest.approx(0.93, abs=0.01)
+        none = case.ask(target, png(plain(GREY)))
+        assert (none.HasField("car"), none.cars) == (False, 0)
+        assert none.detector.name == answer.detector.name == "cells"
+
     def test_as_many_candidates_as_one_likes(self, processes: dict[str, GateProcess]) -> None:
         case, target = CASES["car_model"], processes["car_model"].target
         for asked, given in ((0, 3), (1, 1), (2, 2), (4_000_000_000, 3)):
@@ -247,8 +260,8 @@ class TestProcesses:
             assert len(overlays) == 3 * (1 + len(answer.regions)) > 3
         pictures = [Image.open(io.BytesIO(overlay)) for overlay in overlays]
         assert {picture.format for picture in pictures} == {"PNG"}
-        width, height = pictures[0].size  # of the whole photograph; smaller where there are many
-        assert width == 2 * height == (512 if len(pictures) == 1 else 404)
+        # Of the whole photograph, smaller where there are many; or of the car that was cut out.
+        assert pictures[0].size == ((404, 202) if case.name == "damage" else (224, 220))
         assert max(side for picture in pictures for side in picture.size) <= 512
 
     @pytest.mark.parametrize(
@@ -295,6 +308,7 @@ class TestProcesses:
         assert (cars.model_from, cars.make_from) == (0.6, 0.7)
         for info in (damage, cars):
             assert info.server_version
+            assert info.detector.name == "cells"
             assert info.classifier.name == "colours"
             assert info.limits.max_image_bytes == 3_000_000
             assert info.limits.max_image_pixels == 1_000_000
@@ -343,7 +357,7 @@ class TestProcesses:
             "images_in_flight 0.0",
         ):
             assert f"\n{case.prefix}_{sample}" in text
-        for role in {"damage": ("detector", "classifier"), "car_model": ("classifier",)}[case.name]:
+        for role in ("detector", "classifier"):
             assert f'role="{role}"' in text
         web = process.metrics.removesuffix("/metrics")
         for path in ("healthz", "readyz"):
@@ -638,6 +652,8 @@ class TestCommands:
         else:
             assert [green["level"], blue["level"]] == ["MODEL", "NO_CAR"]
             assert [car["make"] for car in green["candidates"]] == ["BMW"]
+            assert (red["car"]["box"], red["cars"]) == ([64, 64, 128, 128], 1)
+            assert (blue["car"], blue["cars"]) == (None, 0)
             assert written == ["1-red-model.png", "2-green-model.png", "3-blue-model.png"]
         for path in (tmp_path / "maps").iterdir():
             assert Image.open(io.BytesIO(path.read_bytes())).format == "PNG"

@@ -623,7 +623,7 @@ def test_the_car_model_pipeline_is_measured_from_a_configuration(tmp_path: Path)
     text = car_evaluate.evaluate(config, tmp_path, str(model), tmp_path / "out")
     assert "| 6 cars, 3 others | percent |" in text
     assert text == text.strip("\n") + "\n"
-    assert (tmp_path / "out" / "results.md").read_text().endswith(text.split("\n\n")[-1])
+    assert (tmp_path / "out" / "answers.md").read_text() == text.split("\n\n")[-1]
     for number in range(9):
         save(tmp_path / "tree" / "Saab 900" / f"saab {number}.png", picture(number))
     with pytest.raises(TableError, match="expected one of Audi TT Coupe 2012"):

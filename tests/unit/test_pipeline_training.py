@@ -1018,8 +1018,27 @@ def cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classes = ("Audi A4 2012", "Audi TT 2012", "BMW M3 2012", "no car")
     save_classes(folder / "tree", classes, 14)
     fields = TINY | {"arch": "mobilenet_v2", "views": True, "epochs": 1, "batch_size": 16}
-    sets = '[[sets]]\nfolder = "tree"\nlevels = ["model"]\n'
-    (folder / "car.toml").write_text(f"{sets}[recipe]\n{to_toml(**fields)}\n")
+    save_boxes(folder, ("car", "truck"), 40)
+    detector = dict(DETECTOR) | {"classes": ["car"]}
+    del detector["rename"]
+    (folder / "car.toml").write_text(
+        f"""
+[[sets]]
+folder = "tree"
+levels = ["model"]
+[recipe]
+{to_toml(**fields)}
+[detector]
+{to_toml(**detector)}
+[detector.rename]
+car = "car"
+truck = "car"
+[[boxes]]
+table = "boxes.json"
+folder = "images"
+group = '^(.*)\\.rf\\.'
+"""
+    )
     return folder
 
 
@@ -1043,10 +1062,14 @@ def test_the_car_model_pipeline_is_trained_from_one_file(
     assert card.metrics["model"]["images"] == 8
     assert "| model | 4 | 8 |" in text
     assert "| 6 cars, 2 others | percent |" in text
-    assert (out / "results.md").read_text().endswith(text.split("\n\n")[-1])
-    assert is_png(out / "confusion-model.png")
-    assert is_png(out / "learning-curves.png")
-    assert (out / "model.int8.onnx").stat().st_size < 4_000_000
+    assert "Input 64, any class:" in text
+    assert (out / "answers.md").read_text() == text[text.index("| 6 cars") :]
+    classifier = out / "classifier"
+    assert is_png(classifier / "confusion-model.png")
+    assert is_png(classifier / "learning-curves.png")
+    assert (classifier / "model.int8.onnx").stat().st_size < 4_000_000
+    assert pipeline.detector is not None
+    assert (pipeline.detector.card.name, pipeline.detector.card.classes) == ("car-finder", ("car",))
     pixels = picture(1, 1)
     answer = pipeline.identify(pipeline.decode((cars / "tree/no car/3000.png").read_bytes()))
     assert answer.identification.candidates[0].name in pipeline.classes
@@ -1063,7 +1086,8 @@ def test_a_trained_car_model_is_measured_and_labels_from_the_command_line(
     assert run_cli("evaluate", "car_model", *common, "--out", str(measured)) == 0
     printed = capsys.readouterr().out
     assert printed.strip() == text.strip()
-    assert (measured / "results.md").read_text() == (out / "results.md").read_text()
+    for name in ("classifier/results.md", "detector/results.md", "answers.md"):
+        assert (measured / name).read_text() == (out / name).read_text()
     assert run_cli("sources", "car_model", *common, "--out", str(cars / "sources")) == 0
     assert "16 sources for the head model" in capsys.readouterr().out
     with (cars / "sources" / "truth.csv").open(newline="") as file:
@@ -1104,7 +1128,7 @@ def test_a_grid_folds_and_backbones_are_asked_for_with_the_car_model(
         ("folds", tmp_path / "folds", (3,)),
         ("backbones", tmp_path / "backbones", (["alexnet"],)),
         ("grid", tmp_path / "grid", ((0.003,), [0.1, 0.6])),
-        ("train", tmp_path, (0.003, 0.6, 4)),
+        ("train", tmp_path / "classifier", (0.003, 0.6, 4)),
     ]
 
 
@@ -1230,7 +1254,7 @@ def test_parts_folds_and_backbones_of_damage_are_asked_for(
     )
     seen: list[DetectorRecipe] = []
     monkeypatch.setattr(
-        damage_train, "train_detector", lambda one, *_, **__: (seen.append(one), "D")[1]
+        detectors, "train_detector", lambda one, *_, **__: (seen.append(one), "D")[1]
     )
     config = damage / "damage.toml"
     folds = damage_train.train(config, damage, tmp_path, folds=4)
@@ -1417,7 +1441,6 @@ def test_the_command_line_passes_on_what_was_given(
 @pytest.mark.parametrize(
     ("name", "option", "message"),
     [
-        ("car_model", "--only", "--only: only damage has it, car_model has not"),
         ("damage", "--rates", "--rates: only car_model has it, damage has not"),
         ("damage", "--dropouts", "--dropouts: only car_model has it, damage has not"),
     ],

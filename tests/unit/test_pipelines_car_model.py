@@ -5,21 +5,25 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from pipelines.car_model.answer import Level
-from pipelines.car_model.pipeline import CarModelPipeline
+from pipelines.car_model.pipeline import CarModelPipeline, main_car
+from pipelines.detector import Detection
 from tests.checkpoints import (
     BLUE,
     CAR_HEAD,
     GREEN,
     GREY,
     ORANGE,
+    RED,
     YELLOW,
     plain,
     save_car_model,
     vector,
+    with_block,
 )
 from tests.conftest import encode
 from utility_gate.errors import CheckpointError, ImageTooSmallError
@@ -48,6 +52,67 @@ def test_what_can_be_told(
     assert (answer.identification.level, answer.identification.text) == (level, text)
     assert answer.overlay == b""
     assert answer.image.width == 256
+
+
+@pytest.fixture(scope="module")
+def finder(tmp_path_factory: pytest.TempPathFactory) -> CarModelPipeline:
+    return CarModelPipeline.load(save_car_model(tmp_path_factory.mktemp("finder"), finds=True))
+
+
+def test_the_car_is_found_and_cut_out(finder: CarModelPipeline) -> None:
+    # Green cells of 64 pixels of the detector's 128 are cars; all around is grey.
+    photo = encode(with_block(GREEN, (256, 0, 512, 256), 512, 512), "PNG")
+    told = finder.identify(photo)
+    assert told.identification.text == "BMW M3 Coupe 2012"
+    assert told.car is not None
+    assert told.car.box == pytest.approx((256, 0, 512, 256))
+    assert told.car.crop == (250, 0, 512, 262), "with 2 % around it, inside of the photograph"
+    assert told.cars == 1
+    assert told.detector is not None
+    assert (told.detector.name, told.classifier.name) == ("cells", "colours")
+    blind = CarModelPipeline(finder.classifier).identify(photo)
+    cut_out, whole = (one.identification.candidates[0].probability for one in (told, blind))
+    assert cut_out > 0.98 > whole, "of all of the photograph a quarter is green"
+    assert (blind.car, blind.cars, blind.detector) == (None, 0, None)
+
+
+def test_of_several_cars_it_is_the_largest(finder: CarModelPipeline) -> None:
+    pixels = with_block(GREEN, (256, 0, 512, 256), 512, 512)
+    pixels[384:, :128] = RED
+    told = finder.identify(encode(pixels, "PNG"))
+    assert told.cars == 2
+    assert told.car is not None
+    assert told.car.box == pytest.approx((256, 0, 512, 256))
+    assert told.identification.text == "BMW M3 Coupe 2012"
+
+
+def test_a_large_unsure_car_gives_way_to_a_sure_one_of_about_its_size() -> None:
+    sure = Detection((0, 0, 90, 90), 0.9, "car")
+    unsure = Detection((0, 0, 100, 100), 0.4, "car")
+    assert main_car([unsure, sure]) is sure
+    assert main_car([unsure, Detection((0, 0, 10, 10), 0.99, "car")]) is unsure
+
+
+def test_where_none_is_found_all_of_the_photograph_is_looked_at(finder: CarModelPipeline) -> None:
+    told = finder.identify(encode(plain(YELLOW), "PNG"))
+    assert told.identification.text == "Audi TT Coupe 2012"
+    assert (told.car, told.cars) == (None, 0)
+    assert finder.identify(encode(plain(BLUE), "PNG")).identification.level is Level.NO_CAR
+
+
+def test_the_map_is_of_what_was_cut_out(finder: CarModelPipeline) -> None:
+    photo = encode(with_block(GREEN, (512, 0, 1024, 512), 1024, 1024), "PNG")
+    overlay = Image.open(io.BytesIO(finder.identify(photo, with_maps=True).overlay))
+    assert overlay.width == overlay.height == 512
+    assert np.asarray(overlay)[8:-16, 16:-8, 1].min() > np.asarray(overlay)[8:-16, 16:-8, 2].max()
+
+
+def test_a_car_is_cut_out_of_what_was_decoded_smaller(finder: CarModelPipeline) -> None:
+    photo = with_block(GREEN, (2000, 0, 4000, 2000), 4000, 4000)
+    told = finder.identify(encode(photo, "JPEG", quality=95))
+    assert told.identification.text == "BMW M3 Coupe 2012"
+    assert told.car is not None
+    assert told.car.crop == pytest.approx((1960, 0, 4000, 2040), abs=2)
 
 
 def test_no_car_is_no_candidate(pipeline: CarModelPipeline) -> None:

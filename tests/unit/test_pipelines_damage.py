@@ -15,8 +15,8 @@ from PIL import Image
 
 from pipelines.answers import HeadAnswer, say
 from pipelines.classifier import Classifier
-from pipelines.damage.pipeline import MOST_REGIONS, DamagePipeline, Outcome
-from pipelines.damage.regions import CONTEXT, SMALLEST_CROP, cut, with_context
+from pipelines.damage.pipeline import CONTEXT, MOST_REGIONS, DamagePipeline, Outcome
+from pipelines.regions import SMALLEST_CROP, cut, with_context
 from tests.checkpoints import (
     BLUE,
     DAMAGE_HEADS,
@@ -59,7 +59,7 @@ def test_a_crop_holds_the_region_with_context_and_stays_inside(
 ) -> None:
     x, y = left * (width - 2), top * (height - 2)
     box = (x, y, x + 2 + w * (width - 2 - x), y + 2 + h * (height - 2 - y))
-    crop = with_context(box, (width, height))
+    crop = with_context(box, (width, height), CONTEXT)
     for low, high, length in ((0, 2, width), (1, 3, height)):
         side = box[high] - box[low]
         assert 0 <= crop[low] < crop[high] <= length

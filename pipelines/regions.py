@@ -1,4 +1,4 @@
-"""From a region to what the classifier is shown of it."""
+"""From a region to what a classifier is shown of it."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import math
 from pipelines.detector import Box
 from utility_gate.images import Pixels
 
-CONTEXT = 0.25
-"""A region is shown with this part of its width on its left and right, of its height above and
-below."""
-
 SMALLEST_CROP = 96
 """What is shown has at least this many pixels a side, where the image has them."""
 
 Crop = tuple[int, int, int, int]
 
 
-def with_context(box: Box, size: tuple[int, int]) -> Crop:
-    """What is shown of a region: xyxy, whole pixels of an image of `size` (width, height)."""
-    left, right = _span(box[0], box[2], size[0])
-    top, bottom = _span(box[1], box[3], size[1])
+def with_context(box: Box, size: tuple[int, int], context: float) -> Crop:
+    """What is shown of a region: xyxy, whole pixels of an image of `size` (width, height).
+
+    The region comes with `context` times its width on its left and right, of its height above and
+    below.
+    """
+    left, right = _span(box[0], box[2], size[0], context)
+    top, bottom = _span(box[1], box[3], size[1], context)
     return left, top, right, bottom
 
 
@@ -32,9 +32,9 @@ def cut(pixels: Pixels, crop: Crop, size: tuple[int, int]) -> Pixels:
     return pixels[rows, columns]
 
 
-def _span(low: float, high: float, length: int) -> tuple[int, int]:
+def _span(low: float, high: float, length: int, context: float) -> tuple[int, int]:
     """One side: with context, at least `SMALLEST_CROP` long, inside of 0 to `length`."""
-    margin = CONTEXT * (high - low)
+    margin = context * (high - low)
     low, high = max(0.0, low - margin), min(float(length), high + margin)
     least = min(SMALLEST_CROP, length)
     missing = max(0.0, least - (high - low))
