@@ -21,13 +21,13 @@ FIT = "fit.json"
 
 def fit_digest(net: HeadedNet, recipe: Recipe, examples: Sequence[Example], data: Path) -> str:
     """What decides a fit: recipe, heads, and which image was used how. The number of processes
-    that decode images is none of it."""
+    that decode images is none of it, nor is what happens when it is done."""
     heads = [[head.name, head.classes, head.multi_label] for head in net.heads]
     images = [
         [str(example.path.relative_to(data)), sorted(example.labels.items()), example.side]
         for example in examples
     ]
-    return digest_json([recipe.model_dump(exclude={"threads", "views", "workers"}), heads, images])
+    return digest_json([recipe.model_dump(exclude={"serve_side", "threads", "views", "workers"}), heads, images])
 
 
 def once(net: nn.Module, digest: str, out: Path, fit: Callable[[], float]) -> float:

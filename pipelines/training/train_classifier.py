@@ -67,8 +67,8 @@ def train_classifier(job: Job, recipe: Recipe) -> tuple[ClassifierCard, tuple[He
     digest = fit_digest(net, recipe, job.examples, job.data)
     rate = once(net, digest, job.out, lambda: fit(net, recipe, train, validation, job.out))
     # 2. As files that serve, each head with the temperature that makes it honest.
-    model = to_onnx(net, recipe.side)
-    path = export_half(model, net, recipe.side, job.out)
+    model = to_onnx(net, recipe.served)
+    path = export_half(model, net, recipe.served, job.out)
     half = _load(job, recipe, path, _uncalibrated(job.heads))
     said = classify_all(half, validation)
     heads = _calibrate(half.card.heads, said, validation)
@@ -108,8 +108,8 @@ def _load(job: Job, recipe: Recipe, weights: Path, heads: tuple[HeadCard, ...]) 
         name=job.name,
         version=job.release,
         weights=Weights(file=weights.name, sha256=digest_file(weights)),
-        preprocess=classifier_preprocess(recipe.side),
-        scale_to=recipe.side,
+        preprocess=classifier_preprocess(recipe.served),
+        scale_to=recipe.served,
         heads=heads,
         conformance=(),
     )

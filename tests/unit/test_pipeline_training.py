@@ -1018,6 +1018,7 @@ def cars(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classes = ("Audi A4 2012", "Audi TT 2012", "BMW M3 2012", "no car")
     save_classes(folder / "tree", classes, 14)
     fields = TINY | {"arch": "mobilenet_v2", "views": True, "epochs": 1, "batch_size": 16}
+    fields |= {"serve_side": 96}
     save_boxes(folder, ("car", "truck"), 40)
     detector = dict(DETECTOR) | {"classes": ["car"]}
     del detector["rename"]
@@ -1056,6 +1057,7 @@ def test_the_car_model_pipeline_is_trained_from_one_file(
     pipeline = CarModelPipeline.load(out)
     card = pipeline.classifier.card
     assert (card.name, card.version) == ("car-model", "2")
+    assert (card.preprocess.crop, card.scale_to) == (96, 96), "served larger than it was trained"
     assert pipeline.classes == ("Audi A4 2012", "Audi TT 2012", "BMW M3 2012")
     assert set(card.thresholds) == {"model_from", "make_from"}
     assert card.metrics["answers"]["cars"] == 6
