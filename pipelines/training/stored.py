@@ -27,7 +27,9 @@ def fit_digest(net: HeadedNet, recipe: Recipe, examples: Sequence[Example], data
         [str(example.path.relative_to(data)), sorted(example.labels.items()), example.side]
         for example in examples
     ]
-    return digest_json([recipe.model_dump(exclude={"serve_side", "threads", "views", "workers"}), heads, images])
+    return digest_json(
+        [recipe.model_dump(exclude={"serve_side", "threads", "views", "workers"}), heads, images]
+    )
 
 
 def once(net: nn.Module, digest: str, out: Path, fit: Callable[[], float]) -> float:
