@@ -10,40 +10,30 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cli.advice import brief
-from cli.connection import add_connection_arguments, api_key, credentials, is_secured
-from server.gate import Gate
-from utility_gate.client import GateClient
+from cli.judge import Judge, add_judge_arguments, open_judge
 from utility_gate.degrade import ladder
-from utility_gate.errors import ConfigError, UtilityGateError
+from utility_gate.errors import UtilityGateError
 from utility_gate.images import decode
-from utility_gate.predictor import EMBEDDED, UtilityPredictor
 from utility_gate.types import Verdict
-
-Judge = Callable[[bytes], Verdict]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `utility-gate assess`."""
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="JPEG, PNG or WebP")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    parser.add_argument("--target", metavar="HOST:PORT", help="ask this gate; else in-process")
-    parser.add_argument("--task", default="", help="task to judge for; default: the gate's own")
-    parser.add_argument(
-        "--predictor", default=EMBEDDED, metavar="DIR", help="checkpoint to use in-process"
-    )
     parser.add_argument(
         "--qualities",
         type=_qualities,
         metavar="Q,Q,...",
         help="judge each image re-compressed at these JPEG qualities instead",
     )
-    add_connection_arguments(parser)
+    add_judge_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -76,26 +66,6 @@ def _qualities(text: str) -> tuple[int, ...]:
         return tuple(jpeg.quality for jpeg in ladder(tuple(int(q) for q in text.split(","))))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected qualities such as 90,30,5: {error}") from error
-
-
-def open_judge(options: argparse.Namespace) -> tuple[Judge, Callable[[], None]]:
-    """What judges images as --target, --task and --predictor say, and how to close it.
-
-    Raises:
-        UtilityGateError: if there is none.
-    """
-    if options.target is not None:
-        if options.predictor != EMBEDDED:
-            raise ConfigError("expected --target or --predictor, got both")
-        client = GateClient(
-            options.target, task=options.task, credentials=credentials(options), api_key=api_key()
-        )
-        return client.assess, client.close
-    if is_secured(options):
-        raise ConfigError("expected --target beside --ca, --certificate and --key")
-    predictor = UtilityPredictor.load(options.predictor)
-    gate = Gate({predictor.card.task: predictor})
-    return lambda data: gate.assess(data, options.task), lambda: None
 
 
 def _judge_all(paths: list[Path], qualities: tuple[int, ...] | None, judge: Judge) -> Iterator[Row]:

@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cli.advice import brief
-from cli.connection import add_connection_arguments, api_key, credentials, is_secured
-from utility_gate.client import GateClient
+from cli.judge import add_judge_arguments, load_predictor, open_client
 from utility_gate.errors import ConfigError, UtilityGateError
 from utility_gate.files import whole_file
-from utility_gate.predictor import EMBEDDED, UtilityPredictor
 from utility_gate.suggest import compress, suggest
 from utility_gate.types import Suggestion, is_probability
 
@@ -34,11 +32,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="one JSON object a line, with the curve"
     )
-    parser.add_argument("--target", metavar="HOST:PORT", help="ask this gate; else in-process")
-    parser.add_argument("--task", default="", help="with --target: task to judge for")
-    parser.add_argument(
-        "--predictor", default=EMBEDDED, metavar="DIR", help="checkpoint to use in-process"
-    )
     parser.add_argument(
         "--utility", type=float, default=0.0, metavar="U",
         help="keep this utility, 0 to 1; default: the useful threshold",
@@ -51,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write each image as suggested to DIR/NAME.jpg: upright, without metadata; what is "
         "there already is not touched",
     )  # fmt: skip
-    add_connection_arguments(parser)
+    add_judge_arguments(parser, task="with --target: task to judge for")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -84,16 +77,12 @@ def run(options: argparse.Namespace) -> int:
 
 def _open(options: argparse.Namespace) -> tuple[Callable[[bytes], Suggestion], Callable[[], None]]:
     wanted = {"utility": options.utility, "max_side": options.max_side}
-    if options.target is not None:
-        if options.predictor != EMBEDDED:
-            raise ConfigError("expected --target or --predictor, got both")
-        client = GateClient(
-            options.target, task=options.task, credentials=credentials(options), api_key=api_key()
-        )
+    client = open_client(options)
+    if client is not None:
         return lambda data: client.suggest(data, **wanted), client.close
-    if is_secured(options) or options.task:
-        raise ConfigError("expected --target beside --task, --ca, --certificate and --key")
-    predictor = UtilityPredictor.load(options.predictor)
+    if options.task:
+        raise ConfigError("expected --target beside --task")
+    predictor = load_predictor(options)
     return lambda data: suggest(predictor, data, **wanted), lambda: None
 
 

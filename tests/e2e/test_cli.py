@@ -123,6 +123,17 @@ def test_suggest_says_and_writes_and_goes_on_after_a_bad_file(
     assert (out / "photo.jpg").read_bytes() == before
 
 
+def test_the_int8_weights_judge_if_they_are_asked_for(folder: Path) -> None:
+    def utility(*options: str) -> float:
+        done = utility_gate("assess", folder / "bright.png", "--json", *options)
+        assert done.returncode == 0, done.stderr
+        return float(json.loads(done.stdout)["utility"])
+
+    single, eighth = utility(), utility("--precision", "int8")
+    assert utility("--precision", "fp32") == single != eighth
+    assert eighth == pytest.approx(single, abs=0.2)
+
+
 def test_suggest_asks_a_running_gate(folder: Path, gate: RunningGate) -> None:
     done = utility_gate(
         "suggest", "--target", gate.target, "--max-side", "60",
@@ -145,6 +156,13 @@ def test_suggest_asks_a_running_gate(folder: Path, gate: RunningGate) -> None:
         (["suggest", "a.jpg", "--task", "x"], 1, "expected --target beside --task"),
         (["assess", "a.jpg", "--qualities", "90,0"], 2, "expected qualities such as 90,30,5"),
         (["assess", "a.jpg", "--predictor", "/nowhere"], 1, "expected card.json"),
+        (
+            ["assess", "a.jpg", "--precision", "int8", "--target", "x:1"],
+            1,
+            "--target or --precision",
+        ),
+        (["suggest", "a.jpg", "--predictor", "d", "--target", "x:1"], 1, "--target or --predictor"),
+        (["assess", "a.jpg", "--precision", "int4"], 2, "invalid choice: 'int4'"),
         (["serve", "--config", "/nowhere.toml"], 1, "expected a TOML file of settings"),
         (["serve", "--port", "99999"], 1, "port: Input should be less than or equal to 65535"),
         (["health", "--target", "127.0.0.1:1", "--timeout", "1"], 1, ""),

@@ -186,6 +186,22 @@ def test_preprocessing_has_torchvisions_geometry() -> None:
         assert np.abs(ours - expected).mean() < 0.6
 
 
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+def test_normalising_is_minus_mean_by_std_to_the_bit(layout: str, order: str) -> None:
+    crops = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), np.uint8)
+    before = crops.copy()
+    mean, std = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+    made = Preprocess(8, 8, mean, std, order=order, layout=layout).normalize(crops)
+    channels = crops[..., ::-1] if order == "bgr" else crops
+    plain = (channels.astype(np.float32) - np.float32(mean)) / np.float32(std)
+    plain = plain.transpose(0, 3, 1, 2) if layout == "nchw" else plain
+    assert made.dtype == np.float32
+    assert made.flags.c_contiguous
+    assert made.tobytes() == np.ascontiguousarray(plain).tobytes()
+    assert (crops == before).all(), "the caller's pixels stay as they are"
+
+
 def test_normalisation_order_and_layout() -> None:
     crop = np.zeros((1, 2, 2, 3), np.uint8)
     crop[..., 0] = 200
