@@ -1372,7 +1372,7 @@ def test_a_detector_that_cannot_be_trained_is_told(
     chosen, images = boxed
     untested = [image for image in images if image.side != "test"]
     with pytest.raises(ConfigError, match=r"expected originals on every side, got .*'test': 0"):
-        train_detector(chosen, untested, tmp_path / "out")
+        train_detector(chosen, untested, tmp_path / "out", "finder")
     assert not (tmp_path / "out").exists()
     few = by_original(images, "train")[:4]
     with pytest.raises(ConfigError, match="to validate on, got 4, 0"):
@@ -1392,7 +1392,7 @@ def test_a_detectors_folder_is_for_one_recipe(
     images = read_boxed(sets, damage, chosen.rename)
     monkeypatch.setattr(detectors, "fit_detector", lambda *_: pytest.fail("it was fitted again"))
     with pytest.raises(CheckpointError, match="trained with another recipe or on other images"):
-        train_detector(chosen.model_copy(update={"epochs": 2}), images, out / "detector")
+        train_detector(chosen.model_copy(update={"epochs": 2}), images, out / "detector", "finder")
 
     class ExportedError(Exception):
         pass
@@ -1402,7 +1402,7 @@ def test_a_detectors_folder_is_for_one_recipe(
 
     monkeypatch.setattr(detectors, "export", export)
     with pytest.raises(ExportedError):  # the stored fit is taken, whatever it is served with
-        train_detector(chosen.model_copy(update={"score": 0.9}), images, out / "detector")
+        train_detector(chosen.model_copy(update={"score": 0.9}), images, out / "detector", "finder")
 
 
 # The command line
