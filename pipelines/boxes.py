@@ -17,11 +17,6 @@ def area(boxes: Floats) -> Floats:
     return result
 
 
-def area_of(box: tuple[float, float, float, float]) -> float:
-    """The area of one box."""
-    return float(area(np.asarray(box)))
-
-
 def iou(box: Floats, boxes: Floats) -> Floats:
     """Intersection over union, 0 to 1, of a box (4,) with boxes (N, 4); (N,). 0 where neither has
     an inside."""

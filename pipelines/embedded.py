@@ -13,6 +13,9 @@ from utility_gate.errors import CheckpointError
 from utility_gate.predictor import EMBEDDED
 from utility_gate.types import PredictorInfo
 
+DETECTOR, CLASSIFIER = "detector", "classifier"
+"""The folders of the two networks in a pipeline's folder."""
+
 
 @contextmanager
 def model_folder(source: Path | str, package: str) -> Iterator[Path]:

@@ -32,12 +32,11 @@ class HeadResult:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All heads on one side: those that choose one class, `multi_label` as
-    `evaluate_multi_label`, and the probabilities (N, K) by head that they are made of."""
+    """All heads on one side: those that choose one class, and `multi_label` as
+    `evaluate_multi_label`."""
 
     heads: tuple[HeadResult, ...]
     multi_label: dict[str, Interval]
-    probabilities: dict[str, Floats]
 
 
 def classify_all(
@@ -94,7 +93,7 @@ def evaluate(
         if averaged is not None:
             with_views = float((averaged[head.name][rows].argmax(1) == targets).mean())
         results.append(HeadResult(head, scores, with_views, table))
-    return Evaluation(tuple(results), evaluate_multi_label(heads, plain, test), plain)
+    return Evaluation(tuple(results), evaluate_multi_label(heads, plain, test))
 
 
 def evaluate_multi_label(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
-from pipelines.boxed import BoxedImage
+from pipelines.boxed import BoxedImage, by_original, read_boxed
 from pipelines.detector import Detection, Detector
 from pipelines.measure_boxes import THRESHOLDS, Truth, average_precision, threshold_row
 from pipelines.tables import markdown, percent
+from pipelines.training.detector_config import load_detector_config
 from utility_gate.files import read_source
 
 _LEAST = 0.02
 """The least score of detections that average precision looks at."""
+
+RESULTS = "results.md"
 
 Found = list[list[Detection]]
 
@@ -36,6 +40,20 @@ def evaluate_boxes(
         tables.append(f"Input {side}, any class:\n\n{threshold_table(its, truths)}")
     metrics = {str(side): {**aps[side], "any_class": alike[side]} for side in found}
     return metrics, "\n".join(tables)
+
+
+def evaluate_from_file(detector: Detector, config: Path, data: Path, out: Path) -> str:
+    """A detector on the test side of a TOML file's `[[boxes]]`, into `out`; returns the tables.
+
+    Raises:
+        ConfigError, TableError: if the file or the images cannot be used.
+    """
+    recipe, sets = load_detector_config(config)
+    originals = by_original(read_boxed(sets, data, recipe.rename), "test")
+    _, text = evaluate_boxes(detector, originals, recipe.sides)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / RESULTS).write_text(text)
+    return text
 
 
 def detect_all(detector: Detector, images: Sequence[BoxedImage], side: int) -> Found:

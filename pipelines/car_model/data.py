@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.car_model.answer import NO_CAR
 from pipelines.car_model.names import normalize
-from pipelines.car_model.pipeline import CLASSIFIER, HEAD
+from pipelines.car_model.pipeline import HEAD
 from pipelines.card import ClassifierCard
-from pipelines.embedded import model_folder
+from pipelines.embedded import CLASSIFIER, model_folder
 from pipelines.examples import Example, assign_sides, load_examples, open_head
 from pipelines.job import Job
 from pipelines.labelling import write_labelling

@@ -10,12 +10,13 @@ from pathlib import Path
 from pipelines.car_model.answer import NO_CAR, AnswerThresholds
 from pipelines.car_model.data import load_job
 from pipelines.car_model.levels import CarScores, score_answers
-from pipelines.car_model.pipeline import CLASSIFIER, DETECTOR, HEAD, CarModelPipeline
+from pipelines.car_model.pipeline import HEAD, CarModelPipeline
+from pipelines.embedded import CLASSIFIER, DETECTOR
 from pipelines.evaluate import evaluate as evaluate_heads
+from pipelines.evaluate_boxes import evaluate_from_file
 from pipelines.examples import Example
 from pipelines.results import write_results
 from pipelines.tables import head_table, markdown, percent, with_interval
-from pipelines.training.train_detector import evaluate_from_file
 from utility_gate.files import read_source
 
 ANSWERS = "answers.md"

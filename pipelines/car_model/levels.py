@@ -13,7 +13,8 @@ from pipelines.measure import bootstrap, in_top
 from pipelines.risk import threshold_for
 from utility_gate.statistics import Interval
 
-_ANY = AnswerThresholds(0.0, 0.0)
+ANY = AnswerThresholds(0.0, 0.0)
+"""Those by which everything is told, however improbable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ def choose_thresholds(
     """Thresholds by held-out photographs: of the models told at most `wrong_models` are wrong, of
     the makes at most `wrong_makes`, each with 95 % confidence. `rows` are the probabilities of all
     classes."""
-    said = [answer(row, _ANY) for row in rows]
+    said = [answer(row, ANY) for row in rows]
     models = np.array([one.candidates[0].probability for one in said])
     right = np.array(
         [one.candidates[0].name == truth for one, truth in zip(said, truths, strict=True)]

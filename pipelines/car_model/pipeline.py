@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pipelines.answers import draw_overlay
-from pipelines.boxes import area_of
+from pipelines.boxes import area
 from pipelines.car_model.answer import NO_CAR, AnswerThresholds, Identification, answer
 from pipelines.classifier import Answer, Classifier
 from pipelines.detector import Box, Detection, Detector
-from pipelines.embedded import model_folder, model_info
+from pipelines.embedded import CLASSIFIER, DETECTOR, model_folder, model_info
 from pipelines.overlay import LONGEST
 from pipelines.photos import decode_photo, describe
 from pipelines.regions import Crop, cut, with_context
@@ -23,9 +25,6 @@ from utility_gate.types import ImageInfo, PredictorInfo
 
 HEAD = "model"
 """The classifier's head whose classes are names of cars, and `answer.NO_CAR`."""
-
-DETECTOR, CLASSIFIER = "detector", "classifier"
-"""The folders of the two networks in a pipeline's folder."""
 
 CONTEXT = 0.02
 """What is shown of a car beside it, in parts of its sides: the classifier learned from cars that
@@ -160,7 +159,7 @@ class CarModelPipeline:
 
 def main_car(found: Sequence[Detection]) -> Detection:
     """The car that a photograph is of, among those on it: large and sure."""
-    return max(found, key=lambda each: each.score * area_of(each.box))
+    return max(found, key=lambda each: each.score * float(area(np.asarray(each.box))))
 
 
 def to_probabilities(said: Answer) -> dict[str, float]:

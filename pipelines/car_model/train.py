@@ -6,22 +6,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from pipelines.car_model.answer import AnswerThresholds
 from pipelines.car_model.data import Options, load_job
 from pipelines.car_model.evaluate import ANSWERS, answer_table, identify_all, measure, truths_of
-from pipelines.car_model.levels import choose_thresholds
-from pipelines.car_model.pipeline import CLASSIFIER, DETECTOR, CarModelPipeline
-from pipelines.card import ClassifierCard
+from pipelines.car_model.levels import ANY, choose_thresholds
+from pipelines.car_model.pipeline import CarModelPipeline
+from pipelines.embedded import CLASSIFIER, DETECTOR
 from pipelines.job import Job
 from pipelines.tables import head_table
 from pipelines.training.config import load_recipe
-from pipelines.training.experiments import compare_backbones, cross_validate, search_grid
+from pipelines.training.experiments import compare, search_grid
+from pipelines.training.parts import PARTS, check_parts
 from pipelines.training.train_classifier import train_classifier
 from pipelines.training.train_detector import train_from_file
-from utility_gate.checkpoint import load_card, save_card
-from utility_gate.errors import ConfigError
-
-PARTS = (DETECTOR, CLASSIFIER)
+from utility_gate.checkpoint import save_card
 
 
 def train(
@@ -49,17 +46,14 @@ def train(
     Raises:
         ConfigError, TableError, CheckpointError: as `train_classifier` and `train_from_file`.
     """
-    strangers = set(parts) - set(PARTS)
-    if strangers:
-        raise ConfigError(f"expected the parts {', '.join(PARTS)}, got {', '.join(strangers)}")
+    check_parts(parts)
     options, job = load_job(config, data, out / CLASSIFIER, release)
     tables = []
     if CLASSIFIER in parts or folds or backbones:
         recipe = load_recipe(config, epochs=epochs, seed=seed, threads=threads)
-        if folds:
-            return cross_validate(replace(job, out=out / "folds"), recipe, folds)
-        if backbones:
-            return compare_backbones(replace(job, out=out / "backbones"), recipe, backbones)
+        compared = compare(job, recipe, out, folds, backbones)
+        if compared is not None:
+            return compared
         if rates or dropouts:
             recipe, table = search_grid(
                 replace(job, out=out / "grid"),
@@ -85,7 +79,7 @@ def train(
 def decide_levels(job: Job, options: Options, out: Path) -> str:
     """Choose by the validation side from which probabilities on models and makes are told, by the
     pipeline in `out` as it serves, and measure it on the test side; returns the table."""
-    pipeline = CarModelPipeline.load(out, thresholds=AnswerThresholds(0, 0))  # decided here
+    pipeline = CarModelPipeline.load(out, thresholds=ANY)  # its own are decided here
     validation, test = job.side("validation"), job.side("test")
     thresholds = choose_thresholds(
         identify_all(pipeline, validation),
@@ -94,15 +88,14 @@ def decide_levels(job: Job, options: Options, out: Path) -> str:
         options.wrong_makes,
     )
     scores = measure(identify_all(pipeline, test), test, thresholds)
-    folder = out / CLASSIFIER
-    card, _ = load_card(folder, ClassifierCard)
+    card = pipeline.classifier.card
     card = card.model_copy(
         update={
             "thresholds": asdict(thresholds),
             "metrics": {**card.metrics, "answers": asdict(scores)},
         }
     )
-    save_card(card, folder)
+    save_card(card, out / CLASSIFIER)
     table = answer_table(scores)
     (out / ANSWERS).write_text(table)
     return table

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from pipelines.car_model.answer import Candidate
 from pipelines.car_model.names import split_name
-from pipelines.car_model.pipeline import (
-    CLASSIFIER,
-    DETECTOR,
-    CarAnswer,
-    CarModelPipeline,
-    FoundCar,
-)
+from pipelines.car_model.pipeline import CarAnswer, CarModelPipeline, FoundCar
+from pipelines.embedded import CLASSIFIER, DETECTOR
 from pipelines.v1 import car_model_pb2 as pb
 from pipelines.wire import from_box, from_image, from_limits, from_model
 from utility_gate import __version__

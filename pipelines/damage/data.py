@@ -6,8 +6,7 @@ from pathlib import Path
 
 from pipelines.card import ClassifierCard
 from pipelines.damage.heads import LOCATION, SEVERITY, TYPE
-from pipelines.damage.pipeline import CLASSIFIER
-from pipelines.embedded import model_folder
+from pipelines.embedded import CLASSIFIER, model_folder
 from pipelines.examples import assign_sides, load_examples
 from pipelines.job import Job
 from pipelines.labelling import write_labelling

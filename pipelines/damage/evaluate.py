@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipelines.damage.data import classifier_job
-from pipelines.damage.pipeline import CLASSIFIER, DETECTOR, DamagePipeline
+from pipelines.damage.pipeline import DamagePipeline
+from pipelines.embedded import CLASSIFIER, DETECTOR
 from pipelines.evaluate import evaluate as evaluate_heads
+from pipelines.evaluate_boxes import evaluate_from_file
 from pipelines.results import write_results
 from pipelines.tables import head_table, multi_label_tables
-from pipelines.training.train_detector import evaluate_from_file
 
 
 def evaluate(config: Path, data: Path, model: str, out: Path) -> str:

@@ -11,7 +11,7 @@ from pipelines.answers import HeadAnswer, draw_overlay, say, to_head_answers
 from pipelines.classifier import Answer, Classifier
 from pipelines.damage.heads import NO_CAR
 from pipelines.detector import Box, Detection, Detector
-from pipelines.embedded import model_folder, model_info
+from pipelines.embedded import CLASSIFIER, DETECTOR, model_folder, model_info
 from pipelines.overlay import longest_for
 from pipelines.photos import decode_photo, describe
 from pipelines.regions import Crop, cut, with_context
@@ -27,9 +27,6 @@ MOST_REGIONS = 8
 
 CONTEXT = 0.25
 """What is shown of a region beside it, in parts of its sides."""
-
-DETECTOR, CLASSIFIER = "detector", "classifier"
-"""The folders of the two networks in a pipeline's folder."""
 
 
 class Outcome(enum.StrEnum):

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from pipelines.damage.data import classifier_job
-from pipelines.damage.pipeline import CLASSIFIER, DETECTOR
+from pipelines.embedded import CLASSIFIER, DETECTOR
 from pipelines.tables import head_table
 from pipelines.training.config import load_recipe
-from pipelines.training.experiments import compare_backbones, cross_validate
+from pipelines.training.experiments import compare
+from pipelines.training.parts import PARTS, check_parts
 from pipelines.training.train_classifier import train_classifier
 from pipelines.training.train_detector import train_from_file
-from utility_gate.errors import ConfigError
-
-PARTS = (CLASSIFIER, DETECTOR)
 
 
 def train(
@@ -38,17 +35,14 @@ def train(
     Raises:
         ConfigError, TableError, CheckpointError: as `train_classifier` and `train_from_file`.
     """
-    strangers = set(parts) - set(PARTS)
-    if strangers:
-        raise ConfigError(f"expected the parts {', '.join(PARTS)}, got {', '.join(strangers)}")
+    check_parts(parts)
     tables = []
     if CLASSIFIER in parts or folds or backbones:
         job = classifier_job(config, data, out / CLASSIFIER, release)
         recipe = load_recipe(config, epochs=epochs, seed=seed, threads=threads)
-        if folds:
-            return cross_validate(replace(job, out=out / "folds"), recipe, folds)
-        if backbones:
-            return compare_backbones(replace(job, out=out / "backbones"), recipe, backbones)
+        compared = compare(job, recipe, out, folds, backbones)
+        if compared is not None:
+            return compared
         _, results = train_classifier(job, recipe)
         tables.append(head_table(results))
     if DETECTOR in parts:

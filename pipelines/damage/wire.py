@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.damage.pipeline import CLASSIFIER, DETECTOR, Assessment, DamagePipeline, Region
+from pipelines.damage.pipeline import Assessment, DamagePipeline, Region
+from pipelines.embedded import CLASSIFIER, DETECTOR
 from pipelines.v1 import damage_pb2 as pb
 from pipelines.wire import (
     from_box,

@@ -19,6 +19,18 @@ from pipelines.training.train_classifier import train_classifier
 from utility_gate.errors import ConfigError
 
 
+def compare(
+    job: Job, recipe: Recipe, out: Path, folds: int, backbones: Sequence[str]
+) -> str | None:
+    """The table of `cross_validate` or `compare_backbones`, into `out/folds` or `out/backbones`;
+    None if neither was asked for."""
+    if folds:
+        return cross_validate(replace(job, out=out / "folds"), recipe, folds)
+    if backbones:
+        return compare_backbones(replace(job, out=out / "backbones"), recipe, backbones)
+    return None
+
+
 def cross_validate(job: Job, recipe: Recipe, folds: int) -> str:
     """Train on all folds but one, measure on that one, for each: seed 001's table as Markdown, also
     written to `folds.md`. The last row is the mean.

@@ -15,7 +15,7 @@ import torch
 from pipelines.boxed import BoxedImage, by_original, read_boxed
 from pipelines.card import DetectorCard, Vector
 from pipelines.detector import Detector, to_numbers
-from pipelines.evaluate_boxes import evaluate_boxes
+from pipelines.evaluate_boxes import RESULTS, evaluate_boxes
 from pipelines.examples import SIDES
 from pipelines.training.detector import STRIDES, BoxNet
 from pipelines.training.detector_config import DetectorRecipe, load_detector_config
@@ -31,7 +31,7 @@ from utility_gate.networks import open_session
 from utility_gate.training.export import store_half, synthetic_photo
 from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD
 
-_WEIGHTS, _RESULTS = "model.onnx", "results.md"
+_WEIGHTS = "model.onnx"
 _TOLERANCE = 0.1
 """Largest difference of an output that storing weights in half precision may make."""
 _OUTPUTS = ["logits", "distances", "centerness"]
@@ -87,7 +87,7 @@ def train_detector(
         }
     )
     save_card(card, out)
-    (out / _RESULTS).write_text(text)
+    (out / RESULTS).write_text(text)
     (out / "results.json").write_text(json.dumps(card.metrics, indent=2, sort_keys=True) + "\n")
     return text
 
@@ -106,20 +106,6 @@ def train_from_file(
     images = read_boxed(sets, data, recipe.rename)
     given = {key: value for key, value in changes.items() if value is not None}
     return train_detector(recipe.with_changes(**given), images, out, name, release=release)
-
-
-def evaluate_from_file(detector: Detector, config: Path, data: Path, out: Path) -> str:
-    """A detector on the test side of a TOML file's `[[boxes]]`, into `out`; returns the tables.
-
-    Raises:
-        ConfigError, TableError: if the file or the images cannot be used.
-    """
-    recipe, sets = load_detector_config(config)
-    originals = by_original(read_boxed(sets, data, recipe.rename), "test")
-    _, text = evaluate_boxes(detector, originals, recipe.sides)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / _RESULTS).write_text(text)
-    return text
 
 
 def export(net: BoxNet, side: int, folder: Path) -> Path:

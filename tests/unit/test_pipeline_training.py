@@ -1116,8 +1116,8 @@ def test_a_grid_folds_and_backbones_are_asked_for_with_the_car_model(
         calls.append(("train", job.out, (one.learning_rate, one.dropout, one.epochs)))
         raise StopHereError
 
-    monkeypatch.setattr(car_train, "cross_validate", note("folds", "F"))
-    monkeypatch.setattr(car_train, "compare_backbones", note("backbones", "B"))
+    monkeypatch.setattr(experiments, "cross_validate", note("folds", "F"))
+    monkeypatch.setattr(experiments, "compare_backbones", note("backbones", "B"))
     best = lambda one: (one.with_changes(dropout=0.6), "G")  # noqa: E731
     monkeypatch.setattr(car_train, "search_grid", note("grid", best))
     monkeypatch.setattr(car_train, "train_classifier", stop)
@@ -1250,9 +1250,9 @@ def test_without_labels_for_it_there_is_no_location_head(
 def test_parts_folds_and_backbones_of_damage_are_asked_for(
     damage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(damage_train, "cross_validate", lambda job, _, folds: f"{job.out} {folds}")
+    monkeypatch.setattr(experiments, "cross_validate", lambda job, _, folds: f"{job.out} {folds}")
     monkeypatch.setattr(
-        damage_train, "compare_backbones", lambda job, _, archs: f"{job.out} {archs}"
+        experiments, "compare_backbones", lambda job, _, archs: f"{job.out} {archs}"
     )
     seen: list[DetectorRecipe] = []
     monkeypatch.setattr(
