@@ -137,6 +137,9 @@ class Shop:
         self.seen.append(request)
         self.metadata = [tuple(pair) for pair in context.invocation_metadata()]  # type: ignore[misc]
         self.deadlines.append(context.time_remaining())
+        # Before anybody knows that the call is here: once it is given up, there is no adding.
+        if message.id == "sleep" and not context.add_callback(self.cancelled.set):
+            self.cancelled.set()
         self.entered.set()
         context.set_trailing_metadata((("after", "the answer"), ("raw-bin", b"\0\1")))
         return message
@@ -145,7 +148,6 @@ class Shop:
         message = self._enter(request, context)
         context.send_initial_metadata((("before", "the answer"),))
         if message.id == "sleep":
-            context.add_callback(self.cancelled.set)
             self.release.wait(10)
         if message.id == "fail":
             status = status_pb2.Status(code=9, message="sold out")
@@ -171,8 +173,8 @@ class Shop:
         return bytes(Answer(text=",".join(ids)).SerializeToString())
 
     def chat(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        context.send_initial_metadata((("before", "the answers"),))
         context.add_callback(self.cancelled.set)
+        context.send_initial_metadata((("before", "the answers"),))
         for request in requests:
             message = self._enter(request, context)
             if message.id in grpc.StatusCode.__members__:
