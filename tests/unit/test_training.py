@@ -260,6 +260,19 @@ def test_the_trunk_starts_as_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         net.initialize(str(tmp_path / "other.safetensors"))
     with pytest.raises(CheckpointError, match="expected init"):
         net.initialize("IMAGENET9")
+    # One that knows other classes, and a head that does not ask them.
+    taught = Trunk("mobilenet_v2", ("confidence",))
+    taught.net.classifier[1] = torch.nn.Linear(1280, 7)
+    save_file(taught.state_dict(), tmp_path / "taught.safetensors")
+    for features, classes in ((("confidence", "pooled"), 7), (("pooled",), None)):
+        other = UtilityNet("mobilenet_v2", features)
+        other.initialize(str(tmp_path / "taught.safetensors"))
+        assert torch.equal(other.trunk.net.features[0][0].weight, taught.net.features[0][0].weight)
+        assert other.trunk.sizes()["pooled"] == 1280
+        if classes:
+            assert torch.equal(
+                other.trunk.net.classifier[1].weight, taught.net.classifier[1].weight
+            )
 
     # torchvision's own weights, from its cache.
     import torchvision
@@ -328,16 +341,3 @@ def test_the_predictors_preprocessing_is_the_trained_one(trained: Path) -> None:
     card = UtilityPredictor.load(trained).card
     assert card.preprocess == predictor_preprocess(48)
     assert dataclasses.is_dataclass(card.preprocess)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_training_uses_the_gpu(tables: Path, tmp_path: Path) -> None:
-    torch.cuda.reset_peak_memory_stats()
-    config = load_config("finetune", **(TINY | {"precision": "bf16-mixed"}))
-    train(
-        config, [tables / "labels.parquet"], tables, tmp_path / "predictor", name="gpu",
-        release="1",
-    )  # fmt: skip
-    assert torch.cuda.max_memory_allocated() > 40e6  # the network's weights alone
-    assert UtilityPredictor.load(tmp_path / "predictor").card.name == "gpu"

@@ -162,7 +162,8 @@ def test_two_processes_train_one_predictor(
     ]
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        command, cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300,
+        command, cwd=root, timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
@@ -170,6 +171,17 @@ def test_two_processes_train_one_predictor(
     card = UtilityPredictor.load(tmp_path / "p").card
     assert card.training["labels"][0]["voters"] == METADATA["voters"]
     assert (tmp_path / "p" / CARD).exists()
+
+
+def test_more_processes_than_gpus_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    with pytest.raises(ConfigError, match="at most one process for each of 1 GPUs, got 2"):
+        make_trainer(load_config("finetune", **TINY), tmp_path)
 
 
 def test_impossible_recipes_are_refused() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -100,6 +100,23 @@ class Trunk(nn.Module):
         self.net = self.architecture.make()
         if "confidence" not in features:  # no weights that nothing uses
             setattr(self.net, self.architecture.classifier, nn.Identity())
+
+    def take(self, state: Mapping[str, Tensor]) -> None:
+        """Set all weights. The classifier may know any number of classes, and is left out where
+        `features` do not ask it.
+
+        Raises:
+            RuntimeError: if they are another network's.
+        """
+        classifier = f"net.{self.architecture.classifier}."
+        if "confidence" not in self.features:
+            state = {name: v for name, v in state.items() if not name.startswith(classifier)}
+        for name, layer in list(self.net.named_modules()):
+            weight = state.get(f"net.{name}.weight")
+            if isinstance(layer, nn.Linear) and weight is not None and weight.dim() == 2:
+                known = nn.Linear(weight.shape[1], weight.shape[0])
+                self.net.set_submodule(name, known)
+        self.load_state_dict(dict(state))
 
     def look(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(N, 3, H, W) normalised float to the last feature map (N, C, H/32, W/32) and the
@@ -238,7 +255,7 @@ class UtilityNet(nn.Module):
                 f"expected init = scratch, IMAGENET1K_V1 or a safetensors file, got {source}"
             )
         try:
-            self.trunk.load_state_dict(load_file(path))
+            self.trunk.take(load_file(path))
         except Exception as error:
             raise CheckpointError(f"{path}: expected a trunk of this network: {error}") from error
 

@@ -12,6 +12,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
+from utility_gate.errors import ConfigError
 from utility_gate.files import whole_file
 from utility_gate.training.config import TrainConfig
 from utility_gate.training.pace import Pace
@@ -51,6 +52,9 @@ def make_trainer(config: TrainConfig, out: Path) -> tuple[lightning.Trainer, Mod
     Logs (CSV and TensorBoard) lie below `out`/log, in a folder for each time that the run was
     started; checkpoints below `out`/checkpoints: the best epoch's weights, and the last epoch's
     whole state.
+
+    Raises:
+        ConfigError: if there are more processes here than GPUs, and any GPU.
     """
     folder = out / "checkpoints"
     best = ModelCheckpoint(
@@ -63,6 +67,11 @@ def make_trainer(config: TrainConfig, out: Path) -> tuple[lightning.Trainer, Mod
         callbacks.insert(1, EarlyStopping("val_auroc", mode="max", patience=config.patience))
     _, world = processes()
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if torch.cuda.is_available() and local > torch.cuda.device_count():
+        raise ConfigError(
+            f"expected at most one process for each of {torch.cuda.device_count()} GPUs, got "
+            f"{local}; start fewer, or hide the GPUs (CUDA_VISIBLE_DEVICES=) to train on the CPU"
+        )
     trainer = lightning.Trainer(
         max_epochs=config.epochs,
         precision=config.precision,
