@@ -8,16 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cli.value_pipelines import TimedPipeline, ask
+from cli.value_pipelines import LONGEST_SECONDS, TimedPipeline, ask
+from server.tensors import to_strings
 from utility_gate.channels import open_channel
-from utility_gate.errors import ConfigError, NetworkError
+from utility_gate.errors import ConfigError, NetworkError, TensorError
 
 # In one process with tritonclient's messages these clash; nobody has both here.
 from utility_gate.inference import open_inference_pb2 as pb
 from utility_gate.inference import open_inference_pb2_grpc as pb_grpc
-
-_LENGTH = 4
-"""Bytes of the length before each element of raw BYTES."""
 
 
 def open_inference(options: argparse.Namespace) -> TimedPipeline:
@@ -39,7 +37,8 @@ def open_inference(options: argparse.Namespace) -> TimedPipeline:
         tensor = request.inputs.add(name=options.input, datatype="BYTES", shape=[1])
         tensor.contents.bytes_contents.append(image)
         request.outputs.add(name=options.output)
-        return to_class(ask(target, lambda: stub.ModelInfer(request)), options.output, names)
+        told = ask(target, lambda: stub.ModelInfer(request, timeout=LONGEST_SECONDS))
+        return to_class(told, options.output, names)
 
     return TimedPipeline(f"{options.model} (Open Inference Protocol)", answer, close=channel.close)
 
@@ -57,17 +56,24 @@ def to_class(response: pb.ModelInferResponse, output: str, names: Sequence[str])
     tensor, raws = response.outputs[index], response.raw_output_contents
     raw = raws[index] if index < len(raws) else b""
     if tensor.datatype == "BYTES":
-        texts = [raw[_LENGTH:]] if raw else list(tensor.contents.bytes_contents)
-        if len(texts) != 1:
-            raise NetworkError(f"output {output!r}: expected one class, got {len(texts)}")
-        return texts[0].decode()
+        try:
+            texts = to_strings(raw, 1) if raw else list(tensor.contents.bytes_contents)
+            (text,) = texts
+            return text.decode()
+        except (TensorError, ValueError) as error:
+            raise NetworkError(f"output {output!r}: expected one class as text: {error}") from error
     if tensor.datatype not in ("FP32", "FP64"):
         raise NetworkError(
             f"output {output!r}: expected FP32, FP64 or BYTES, got {tensor.datatype}"
         )
     single = tensor.datatype == "FP32"
     typed = tensor.contents.fp32_contents if single else tensor.contents.fp64_contents
-    numbers = np.frombuffer(raw, "<f4" if single else "<f8") if raw else np.array(typed)
+    kind = np.dtype("<f4" if single else "<f8")
+    if len(raw) % kind.itemsize:
+        raise NetworkError(
+            f"output {output!r}: expected {tensor.datatype}, got {len(raw)} bytes of raw contents"
+        )
+    numbers = np.frombuffer(raw, kind) if raw else np.array(typed)
     if not len(numbers) or (names and len(names) != len(numbers)):
         raise NetworkError(
             f"output {output!r}: expected {len(names) or 'some'} probabilities, got {len(numbers)}"

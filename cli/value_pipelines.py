@@ -23,6 +23,9 @@ KINDS = ("classifier", "car_model", "damage_type", "damage_severity", "inference
 
 Answer = Callable[[bytes], str]
 
+LONGEST_SECONDS = 60.0
+"""A pipeline that takes longer for one image has failed."""
+
 
 @dataclass(frozen=True, slots=True)
 class TimedPipeline:
@@ -141,7 +144,10 @@ def _ask_car_model(options: argparse.Namespace) -> TimedPipeline:
 
     def answer(image: bytes) -> str:
         told = ask(
-            options.pipeline_target, lambda: stub.Identify(pb.IdentifyRequest(image=image, top_k=1))
+            options.pipeline_target,
+            lambda: stub.Identify(
+                pb.IdentifyRequest(image=image, top_k=1), timeout=LONGEST_SECONDS
+            ),
         )
         best = told.candidates[0]
         return NO_CAR if told.no_car_probability > best.probability else str(best.name)
@@ -157,7 +163,10 @@ def _ask_damage(options: argparse.Namespace) -> TimedPipeline:
     stub = pb_grpc.DamageServiceStub(channel)
 
     def answer(image: bytes) -> str:
-        told = ask(options.pipeline_target, lambda: stub.Assess(pb.AssessRequest(image=image)))
+        told = ask(
+            options.pipeline_target,
+            lambda: stub.Assess(pb.AssessRequest(image=image), timeout=LONGEST_SECONDS),
+        )
         return _best({each.head: each.classes[0].name for each in told.whole}, head)
 
     return TimedPipeline(f"damage service ({head})", answer, close=channel.close)

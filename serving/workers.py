@@ -34,6 +34,12 @@ class _Ticket:
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
+    @property
+    def has_slot(self) -> bool:
+        """Whether it was called and not turned away."""
+        called = self.called
+        return called.done() and not called.cancelled() and called.exception() is None
+
 
 class Workers:
     """`count` threads; at most `max_waiting` calls wait for one, every client in turn.
@@ -131,7 +137,7 @@ class Workers:
         try:
             await ticket.called
         except asyncio.CancelledError:
-            if ticket.called.done() and not ticket.called.cancelled():
+            if ticket.has_slot:
                 self._running -= 1  # we were called and leave: the slot is another's
                 self._call_next()
             else:

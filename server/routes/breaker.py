@@ -21,7 +21,7 @@ class State(enum.IntEnum):
     """The numbers are the metric's."""
 
     CLOSED = 0  # calls go there
-    HALF_OPEN = 1  # one call at a time is tried
+    HALF_OPEN = 1  # one call is tried
     OPEN = 2  # none
 
 
@@ -43,7 +43,9 @@ class Breaker:
         self._ejections = 0  # that followed closely
         self._opened = False
         self._until = 0.0
-        self._trial = False
+        self._trials = 0  # ever begun: the last one's number
+        self._trial = 0  # the number of the one under way, 0 without one
+        self._tried = 0.0  # when it began
 
     @property
     def state(self) -> State:
@@ -54,37 +56,41 @@ class Breaker:
 
     @property
     def allows(self) -> bool:
-        """Whether a call may begin now."""
+        """Whether a call may begin now. A trial that has not ended after the seconds of an ejection
+        tells nothing, a stream whose caller is silent say: another is tried."""
         state = self.state
-        return state is State.CLOSED or (state is State.HALF_OPEN and not self._trial)
+        if state is not State.HALF_OPEN:
+            return state is State.CLOSED
+        return not self._trial or self._clock() - self._tried >= self._settings.ejection
 
     @property
     def opens_in(self) -> float:
         """Seconds until an ejection is over; 0 without one."""
         return max(0.0, self._until - self._clock()) if self._opened else 0.0
 
-    def begin(self) -> bool:
-        """Begin a call that is allowed; True if it is the one that is tried."""
+    def begin(self) -> int:
+        """Begin a call that is allowed; not 0 if it is the one that is tried."""
         if self.state is not State.HALF_OPEN:
-            return False
-        self._trial = True
-        return True
+            return 0
+        self._trials += 1
+        self._trial, self._tried = self._trials, self._clock()
+        return self._trial
 
-    def succeed(self, *, trial: bool) -> None:
+    def succeed(self, *, trial: int) -> None:
         """A call ended well; `trial` is what `begin` said of it."""
         if self._opened:
-            if not trial:  # begun before the ejection: tells nothing of now
+            if not self._is_tried(trial):  # begun before the ejection: tells nothing of now
                 return
             self._close()
         self._in_a_row = 0
         self._remember(failed=False)
 
-    def fail(self, *, trial: bool) -> bool:
+    def fail(self, *, trial: int) -> bool:
         """A call failed; True if this ejects the address."""
         if self._opened:
-            if trial:
+            if tried := self._is_tried(trial):
                 self._open()
-            return trial
+            return tried
         self._in_a_row += 1
         self._remember(failed=True)
         calls = len(self._outcomes)
@@ -96,10 +102,14 @@ class Breaker:
         self._open()
         return True
 
-    def forget(self, *, trial: bool) -> None:
+    def forget(self, *, trial: int) -> None:
         """A call ended and tells nothing: its caller gave up, say."""
-        if trial:
-            self._trial = False
+        if self._is_tried(trial):
+            self._trial = 0
+
+    def _is_tried(self, trial: int) -> bool:
+        """Whether a call is the trial under way, and no other has taken its place."""
+        return trial != 0 and trial == self._trial
 
     def _open(self) -> None:
         now = self._clock()
@@ -112,10 +122,10 @@ class Breaker:
         )
         self._ejections += 1
         self._until = now + seconds * self._uniform(1 - _JITTER, 1 + _JITTER)
-        self._opened, self._trial = True, False
+        self._opened, self._trial = True, 0
 
     def _close(self) -> None:
-        self._opened = self._trial = False
+        self._opened, self._trial = False, 0
         self._outcomes.clear()
         self._failed = 0
 

@@ -58,7 +58,8 @@ def forwarded(
 
 
 def notes(verdicts: Sequence[Verdict]) -> Metadata:
-    """Verdicts as metadata; of several images their values in order, with commas between."""
+    """Verdicts as metadata; of several images their values in order, with commas between. Lists
+    that are too long for metadata are left out whole."""
     if not verdicts:
         return ()
     first = verdicts[0]  # task and predictor are the same for all
@@ -75,6 +76,8 @@ def notes(verdicts: Sequence[Verdict]) -> Metadata:
         told["judgement"] = ",".join(str(verdict.judgement or "") for verdict in verdicts)
     if first.predictor is not None:
         told["predictor-version"] = first.predictor.version
+    if len(verdicts) > 1:
+        told = {name: text for name, text in told.items() if len(text) <= _MOST_TEXT}
     return tuple((PREFIX + name, _printable(text)) for name, text in told.items())
 
 

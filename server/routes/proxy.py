@@ -15,7 +15,7 @@ from server.routes.metadata import Metadata, forwarded, notes, passing
 from server.routes.status import StatusWatch
 from server.routes.upstream import Call, Upstream
 from serving import request_context
-from serving.errors import AnsweredError
+from serving.errors import AnsweredError, given_up
 from serving.request_context import ID_KEY
 from serving.tracing import Tracer
 from utility_gate.types import Verdict
@@ -59,12 +59,14 @@ class Proxy:
     async def unary(
         self,
         path: str,
+        method: str,
         request: bytes,
         verdicts: Collection[Verdict],
         deadline: Deadline,
         context: Any,
     ) -> bytes:
         """The answer to one request. A call that surely did not leave goes to another address.
+        `method` is what the method at `path` is called in the metrics.
 
         Raises:
             AnsweredError: with the pipeline's status.
@@ -74,7 +76,7 @@ class Proxy:
         tried: list[Address] = []
         while True:
             left = deadline.time_remaining()
-            with self._tracer.span("forward"), await self._begin(left, tried) as call:
+            with self._tracer.span("forward"), await self._begin(method, left, tried) as call:
                 make: Any = call.channel.unary_unary(path)
                 pending = make(request, metadata=self._metadata(context, told), timeout=left)
                 try:
@@ -100,6 +102,7 @@ class Proxy:
     async def stream(
         self,
         path: str,
+        method: str,
         requests: AsyncIterator[bytes],
         verdicts: Collection[Verdict],
         deadline: Deadline,
@@ -113,7 +116,7 @@ class Proxy:
             Exception: what `requests` raise, and what `unary` does.
         """
         left = deadline.time_remaining()
-        with await self._begin(left) as call:
+        with await self._begin(method, left) as call:
             call.streams = True
             told = notes(tuple(verdicts))
             make: Any = call.channel.stream_stream(path)
@@ -144,9 +147,11 @@ class Proxy:
                 await asyncio.wait({sending})
                 _refusal(sending)  # retrieved, or asyncio complains
 
-    async def _begin(self, left: float | None, beside: Collection[Address] = ()) -> Call:
-        call = await self.upstream.begin(left, beside)
-        call.fair = self.upstream.is_fair(left, self._fair_seconds)
+    async def _begin(
+        self, method: str, left: float | None, beside: Collection[Address] = ()
+    ) -> Call:
+        call = await self.upstream.begin(method, left, beside)
+        call.fair = self.upstream.is_fair(method, left, self._fair_seconds)
         return call
 
     def _metadata(self, context: Any, told: Metadata) -> Metadata:
@@ -168,9 +173,9 @@ class Proxy:
     def _given_up(self, call: Call, pending: Any, deadline: Deadline) -> None:
         """A call was cancelled: by its caller, by its deadline, or because our connection was
         closed."""
-        left = deadline.time_remaining()
-        if left is not None and left <= 0:
-            call.code = grpc.StatusCode.DEADLINE_EXCEEDED
+        call.code = given_up(deadline.time_remaining())
+        # Whoever cancels shortly before a short deadline has not waited for it.
+        call.fair = self.upstream.is_fair(call.method, call.seconds, self._fair_seconds)
         task = asyncio.current_task()
         if pending.cancelled() and task is not None and not task.cancelling():
             raise self.upstream.unavailable() from None

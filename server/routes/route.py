@@ -64,8 +64,9 @@ class JudgedRoute:
         # 2. Not useful: the pipeline hears nothing of it.
         passed = await self._check(request, deadline)
         # 3. Useful: the bytes as they came.
+        settings = self.settings
         return await self._proxy.unary(
-            self.settings.path, passed.request, passed.verdicts, deadline, context
+            settings.path, settings.method, passed.request, passed.verdicts, deadline, context
         )
 
     async def _stream(self, requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
@@ -81,7 +82,8 @@ class JudgedRoute:
             async with self._in_time(deadline):
                 first = await anext(judged, None)
             judged = to_async([] if first is None else [first])
-        answers = self._proxy.stream(self.settings.path, judged, verdicts, deadline, context)
+        path, method = self.settings.path, self.settings.method
+        answers = self._proxy.stream(path, method, judged, verdicts, deadline, context)
         async with contextlib.aclosing(answers):
             async for answer in answers:
                 yield answer
@@ -142,13 +144,15 @@ class PassingRoute:
         async def unary(request: bytes, context: Any) -> bytes:
             self._require_ready()
             self._metrics.calls.labels(label, "unjudged").inc()
-            return await self._proxy.unary(path, request, (), Deadline(context, None), context)
+            return await self._proxy.unary(
+                path, label, request, (), Deadline(context, None), context
+            )
 
         async def stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             self._require_ready()
             self._metrics.calls.labels(label, "unjudged").inc()
             deadline = Deadline(context, None)
-            answers = self._proxy.stream(path, requests, (), deadline, context)
+            answers = self._proxy.stream(path, label, requests, (), deadline, context)
             async with contextlib.aclosing(answers):
                 async for answer in answers:
                     yield answer

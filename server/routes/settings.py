@@ -128,7 +128,7 @@ class BreakerSettings(_Frozen):
         default=0.5, gt=0, le=1, description="So does this share of the calls in `window` seconds."
     )
     least_calls: int = Field(
-        default=20, ge=1, le=100_000, description="Calls in the window before their share counts."
+        default=20, ge=1, le=10_000, description="Calls in the window before their share counts."
     )
     window: float = Field(default=10.0, gt=0, le=3600, description="Seconds.")
     ejection: float = Field(
@@ -136,7 +136,8 @@ class BreakerSettings(_Frozen):
         gt=0,
         le=3600,
         description="Seconds of the first ejection; each one that follows closely lasts twice as "
-        "long. Afterwards one call at a time is tried, and one that succeeds ends it.",
+        "long. Afterwards one call is tried, another if that has not ended after `ejection` "
+        "seconds, and one that succeeds ends it.",
     )
     longest_ejection: float = Field(default=30.0, gt=0, le=86400, description="Seconds.")
     codes: tuple[Code, ...] = Field(
@@ -251,7 +252,8 @@ class UpstreamSettings(_Frozen):
     @property
     def encrypted(self) -> bool:
         """Whether TLS is spoken."""
-        return self.tls or self.ca is not None or self.certificate is not None
+        files = (self.ca, self.certificate, self.key)
+        return self.tls or any(file is not None for file in files)
 
 
 _OWN = ("utility_gate.v1.", "grpc.health.", "grpc.reflection.")

@@ -74,6 +74,7 @@ class Routes(grpc.GenericRpcHandler):
                 self._judged[route.method] = JudgedRoute(route, proxy, requests, metrics)
             else:
                 self._passing[route.method] = PassingRoute(proxy, metrics, judge.ready)
+        self._folded = frozenset(method.casefold() for method in self._judged)
         for name, upstream in self._upstreams.items():
             self._apply(name, prepared[name].types)
             services = services_of(name, routes)
@@ -92,6 +93,9 @@ class Routes(grpc.GenericRpcHandler):
         passing = self._passing.get(method) or self._passing.get(f"{service}/{ALL}")
         # No other names: who knows what somebody on the way makes of "%4cook".
         if passing is None or not _NAME.fullmatch(name):
+            return None
+        # There are servers to which LOOK is Look.
+        if method.casefold() in self._folded and method not in self._passing:
             return None
         known = self._types[passing.upstream].get(method)
         return passing.handler(path, self.label(method), known)

@@ -24,6 +24,9 @@ _TENSOR = pb.ModelInferRequest.InferInputTensor.DESCRIPTOR.fields_by_name
 _INPUTS, _RAW = _REQUEST["inputs"].number, _REQUEST["raw_input_contents"].number
 _NAME, _DATATYPE = _TENSOR["name"].number, _TENSOR["datatype"].number
 _SHAPE, _CONTENTS = _TENSOR["shape"].number, _TENSOR["contents"].number
+_PARAMETERS, _KEY = _TENSOR["parameters"].number, 1
+_SHARED_MEMORY = b"shared_memory"
+"""How the parameters begin that say that a tensor lies in shared memory."""
 _MOST_SIDES = 16
 _STRINGS = pb.InferTensorContents.DESCRIPTOR.fields_by_name["bytes_contents"].number
 
@@ -33,7 +36,8 @@ class _Tensor:
     name: bytes = b""
     datatype: bytes = b""
     shape: list[int] = field(default_factory=list)
-    contents: memoryview = field(default_factory=lambda: memoryview(b""))
+    contents: memoryview | None = None
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +64,16 @@ class TensorField:
         self._require(len(wanted) == 1, "one tensor of this name", f"{len(wanted)}")
         index, tensor = wanted[0]
         self._require(tensor.datatype == b"BYTES", "datatype BYTES", repr(tensor.datatype[:50]))
+        self._require(not tensor.shared, "its elements in the request", "shared memory")
         count = self._count(tensor.shape, limit)
         if raw:
-            self._require(not tensor.contents, "contents or raw_input_contents", "both")
-            # Tensors in shared memory have no raw contents: whose are whose could not be told.
+            # Servers differ in whom a raw content belongs to where a tensor needs none, having
+            # contents of its own or lying in shared memory.
+            self._require(
+                not any(each.shared or each.contents is not None for each in tensors),
+                "raw_input_contents of all tensors",
+                "some with contents of their own or in shared memory",
+            )
             self._require(
                 len(raw) == len(tensors),
                 f"raw_input_contents of all {len(tensors)} tensors",
@@ -71,7 +81,7 @@ class TensorField:
             )
             strings = to_strings(raw[index], count)
         else:
-            strings = self._strings(tensor.contents, budget)
+            strings = self._strings(tensor.contents or memoryview(b""), budget)
             self._require(
                 len(strings) == count, f"{count} elements, as the shape says", f"{len(strings)}"
             )
@@ -115,6 +125,8 @@ class TensorField:
             content = message[part.content : part.end]
             if part.number == _SHAPE and part.kind in (BYTES, VARINT):
                 tensor.shape.extend(self._numbers(content))
+            if part.number == _PARAMETERS and part.kind == BYTES:
+                tensor.shared = tensor.shared or self._is_shared(content, budget)
             if part.kind != BYTES or part.number not in (_NAME, _DATATYPE, _CONTENTS):
                 continue
             self._require(part.number not in seen, "each field of a tensor once", "one twice")
@@ -127,12 +139,23 @@ class TensorField:
                 tensor.contents = content  # not walked: others' may hold millions of numbers
         return tensor
 
+    def _is_shared(self, parameter: memoryview, budget: Budget) -> bool:
+        """Whether an entry of the tensor's parameters says that it lies in shared memory."""
+        return any(
+            part.number == _KEY
+            and part.kind == BYTES
+            and bytes(parameter[part.content : part.end]).startswith(_SHARED_MEMORY)
+            for part in parts(parameter, budget)
+        )
+
     def _strings(self, contents: memoryview, budget: Budget) -> list[bytes]:
-        return [
-            bytes(contents[part.content : part.end])
-            for part in parts(contents, budget)
-            if part.number == _STRINGS and part.kind == BYTES
-        ]
+        strings = []
+        for part in parts(contents, budget):
+            # Beside numbers of whatever kind, servers take these for the tensor.
+            ours = part.number == _STRINGS and part.kind == BYTES
+            self._require(ours, "bytes_contents alone", "other contents too")
+            strings.append(bytes(contents[part.content : part.end]))
+        return strings
 
     def _numbers(self, content: memoryview) -> list[int]:
         """One varint, or packed ones."""

@@ -14,7 +14,7 @@ import grpc
 
 from server.metrics import RouteMetrics
 from server.routes.address import Address, credentials_of
-from server.routes.settings import UpstreamSettings
+from server.routes.settings import ALL, UpstreamSettings
 from serving.watched_files import CHECK_SECONDS, sign
 from utility_gate.errors import ConfigError, NotReadyError, OverloadedError
 
@@ -49,7 +49,7 @@ class Upstream:
         self._metrics, self._connected, self._tell = metrics, connected, changed
         self._moved = asyncio.Event()
         self._waiting = 0
-        self._usual_seconds: float | None = None
+        self._usual_seconds: dict[str, float] = {}  # by method
         self._timers: set[asyncio.TimerHandle] = set()
         self._failures = frozenset(grpc.StatusCode[code] for code in settings.breaker.codes)
         self._turn = 0
@@ -96,8 +96,11 @@ class Upstream:
         if not self.usable:
             raise self.unavailable()
 
-    async def begin(self, seconds: float | None, beside: Collection[Address] = ()) -> Call:
+    async def begin(
+        self, method: str, seconds: float | None, beside: Collection[Address] = ()
+    ) -> Call:
         """A call to the usable address with the fewest under way, other than those `beside`.
+        `method` is its name in the metrics.
 
         Raises:
             NotReadyError: if there is none.
@@ -111,7 +114,7 @@ class Upstream:
         self._turn += 1  # those with equally many take turns
         start = self._turn % len(usable)
         address = min(usable[start:] + usable[:start], key=lambda one: one.in_flight)
-        return Call(self, address)
+        return Call(self, address, method)
 
     def unavailable(self) -> NotReadyError:
         """What callers are told when there is no address: nothing of where they are."""
@@ -129,13 +132,13 @@ class Upstream:
             timer.cancel()
         await asyncio.gather(*(address.close() for address in self.addresses))
 
-    def is_fair(self, seconds: float | None, enough: float) -> bool:
+    def is_fair(self, method: str, seconds: float | None, enough: float) -> bool:
         """Whether an address that does not answer within `seconds` is to blame for it: that is
-        several times what answers take, or `enough`. Else callers with deadlines that nobody could
-        meet would eject it."""
+        several times what answers of the method take, or `enough`. Else callers with deadlines that
+        nobody could meet would eject it."""
         if seconds is None:
             return True
-        usual = self._usual_seconds
+        usual = self._usual_seconds.get(method)
         return seconds >= (enough if usual is None else min(enough, _PATIENCE * usual))
 
     def _require_room(self) -> None:
@@ -163,10 +166,10 @@ class Upstream:
         self._metrics.codes.labels(self.name, ended.name).inc()
         breaker = address.breaker
         late = code is grpc.StatusCode.DEADLINE_EXCEEDED
-        if code is grpc.StatusCode.OK and not call.streams:
-            before = self._usual_seconds
-            change = 0.0 if before is None else _SMOOTHING * (seconds - before)
-            self._usual_seconds = seconds if before is None else before + change
+        # What is called "Service/*" are methods of any kind: one average would tell of none.
+        if code is grpc.StatusCode.OK and not call.streams and not call.method.endswith(ALL):
+            before = self._usual_seconds.get(call.method, seconds)
+            self._usual_seconds[call.method] = before + _SMOOTHING * (seconds - before)
         if code is None or code is grpc.StatusCode.CANCELLED or (late and not call.fair):
             breaker.forget(trial=trial)
         elif code not in self._failures:
@@ -227,8 +230,8 @@ class Call:
     """One call's place at an address: a context manager that must be told how the call ended
     (`code`), else it was given up."""
 
-    def __init__(self, upstream: Upstream, address: Address) -> None:
-        self.upstream, self.address = upstream, address
+    def __init__(self, upstream: Upstream, address: Address, method: str) -> None:
+        self.upstream, self.address, self.method = upstream, address, method
         self.code: grpc.StatusCode | None = None
         self.fair = True
         """Whether the pipeline had the time that a call may take."""
@@ -251,7 +254,12 @@ class Call:
             return
         self._answered = True
         self.address.breaker.succeed(trial=self.trial)
-        self.trial = False
+        self.trial = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted."""
+        return time.perf_counter() - self._started
 
     def __enter__(self) -> Call:
         return self
@@ -263,7 +271,7 @@ class Call:
         traceback: TracebackType | None,
     ) -> None:
         self.address.in_flight -= 1
-        self.upstream.end(self, time.perf_counter() - self._started)
+        self.upstream.end(self, self.seconds)
 
 
 def _breaker_state(address: Address) -> float:

@@ -526,10 +526,13 @@ class TestProxy:
                 f"{SERVICE}/Look/",
                 f"/{SERVICE}/Look",
                 f"{SERVICE}/",
+                f"{SERVICE}/LOOK",
+                f"{SERVICE}/look",
             ):
                 with refused(Code.UNIMPLEMENTED):
                     channel.unary_unary(f"/{name}")(request, timeout=5)
-        assert gate.metric("utility_gate_upstream_calls_total", upstream="shop", code="OK") == 0
+        for code in ("OK", "UNIMPLEMENTED"):
+            assert gate.metric("utility_gate_upstream_calls_total", upstream="shop", code=code) == 0
         assert shop.seen == []
 
     def test_without_a_route_to_the_service_only_what_is_named_is_served(
@@ -774,6 +777,56 @@ class TestTrouble:
             with refused(Code.UNAVAILABLE):
                 call(channel)(LookRequest(id="7", image=BRIGHT), timeout=5)
             assert time.monotonic() - started < 0.1
+
+    def test_it_is_ejected_too_where_its_callers_have_the_shorter_deadlines(
+        self, route: Route, shop: Shop
+    ) -> None:
+        """They cancel, by clocks of their own, shortly before the gate sees the deadline pass."""
+        breaker = {"consecutive": 3, "ejection": 60, "longest_ejection": 60}
+        gate = route(shop, timeout=0.5, upstream={"breaker": breaker})
+        with grpc.insecure_channel(gate.target) as channel:
+            for _ in range(3):
+                with refused(Code.DEADLINE_EXCEEDED):
+                    call(channel)(LookRequest(id="sleep", image=BRIGHT), timeout=0.4)
+            where = {"upstream": "shop", "address": shop.target}
+            ejected = "utility_gate_upstream_ejections_total"
+            wait_for(lambda: gate.metric(ejected, **where) == 1)
+
+    def test_quick_methods_do_not_shorten_the_patience_with_slow_ones(
+        self, route: Route, shop: Shop
+    ) -> None:
+        gate = route(shop, timeout=20, upstream={"breaker": {"consecutive": 2}})
+        with grpc.insecure_channel(gate.target) as channel:
+            for _ in range(100):
+                call(channel, BROWSE)(BrowseRequest(query="x"), timeout=5)
+            for _ in range(4):
+                with refused(Code.DEADLINE_EXCEEDED):
+                    call(channel)(LookRequest(id="sleep", image=BRIGHT), timeout=0.2)
+        where = {"upstream": "shop", "address": shop.target}
+        assert gate.metric("utility_gate_upstream_breaker_state", **where) == 0
+
+    def test_a_silent_stream_does_not_keep_a_recovered_pipeline_out(
+        self, route: Route, shop: Shop
+    ) -> None:
+        gate = route(shop, upstream={"breaker": {"consecutive": 1, "ejection": 0.3}})
+        state = "utility_gate_upstream_breaker_state"
+        where = {"upstream": "shop", "address": shop.target}
+        with grpc.insecure_channel(gate.target) as channel:
+            with refused(Code.UNAVAILABLE):
+                call(channel)(LookRequest(id="UNAVAILABLE", image=BRIGHT), timeout=5)
+            wait_for(lambda: gate.metric(state, **where) == 1)
+            over = threading.Event()
+
+            def nothing() -> Iterator[Any]:
+                over.wait(10)
+                yield from ()
+
+            uploading = call(channel, UPLOAD).future(nothing(), timeout=10)
+            look = LookRequest(id="7", image=BRIGHT)
+            wait_for(lambda: code_of(lambda: call(channel)(look, timeout=5)) is Code.OK, 5)
+            assert gate.metric(state, **where) == 0
+            assert not uploading.done()
+            over.set()
 
     def test_one_bad_address_of_three_is_left_out(self, route: Route) -> None:
         class Broken(Shop):

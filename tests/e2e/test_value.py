@@ -187,6 +187,13 @@ def test_probabilities_become_classes_in_every_form(tmp_path: Path) -> None:
         )
         assert to_class(raw, "p", names) == "dog"
         assert to_class(raw, "other", ()) == "newt"
+    for content in (from_strings([b"cat", b"dog"]), from_strings([b"\xff"]), b"cat"):
+        raw.raw_output_contents[0] = content
+        with pytest.raises(NetworkError, match="output 'other': expected one class as text"):
+            to_class(raw, "other", ())
+    raw.raw_output_contents[1] = b"123"
+    with pytest.raises(NetworkError, match="expected FP64, got 3 bytes of raw contents"):
+        to_class(raw, "p", names)
     with pytest.raises(NetworkError, match="expected an output 'q', got p"):
         to_class(typed, "q", ())
     with pytest.raises(NetworkError, match="expected 2 probabilities, got 3"):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines.v1 import car_model_pb2, damage_pb2
+from server.routes.address import credentials_of
 from server.routes.contracts import INFERENCE_TYPES, prepare, resolve
 from server.routes.descriptors import find_path, methods_of, read_set, read_types
 from server.routes.fields import FieldPath, Found, Step
@@ -211,7 +212,7 @@ class TestTensors:
         for request, message in (
             (twice, "one tensor of this name"),
             (number, "datatype BYTES"),
-            (both, "contents or raw_input_contents"),
+            (both, "raw_input_contents of all tensors"),
             (missing, "raw_input_contents of all 2 tensors"),
             (infer([b"a"], shape=[2]), "2 elements, as the shape says"),
             (infer([b"a"], shape=[-1]), "a shape of 1 to 16"),
@@ -223,6 +224,38 @@ class TestTensors:
         renamed = tagged(5, tagged(1, b"other") + tagged(1, b"image") + tagged(2, b"BYTES"))
         with pytest.raises(TensorError, match="each field of a tensor once"):
             self.FIELD.find(renamed, 16)
+
+    def test_what_servers_might_read_elsewhere_is_refused(self) -> None:
+        """Triton and MLServer give a raw content to the next tensor that needs one."""
+
+        def two() -> Any:
+            request = pb.ModelInferRequest()
+            request.inputs.add(name="scores", datatype="FP32", shape=[1])
+            request.inputs.add(name="image", datatype="BYTES", shape=[1])
+            request.raw_input_contents.extend([from_strings([b"bad"]), from_strings([b"good"])])
+            return request
+
+        typed, empty, shared, decoy = two(), two(), two(), infer([b"good"])
+        typed.inputs[0].contents.fp32_contents.append(1)
+        empty.inputs[0].contents.SetInParent()
+        shared.inputs[0].parameters["shared_memory_region"].string_param = "region"
+        decoy.inputs[0].parameters["shared_memory_region"].string_param = "region"
+        beside, nowhere = infer([b"good"], raw=False), infer([b"good"], raw=False)
+        beside.inputs[0].contents.uint_contents.append(1)
+        nowhere.inputs[0].parameters["shared_memory_offset"].int64_param = 1
+        for request, message in (
+            (typed, "contents of their own or in shared memory"),
+            (empty, "contents of their own or in shared memory"),
+            (shared, "contents of their own or in shared memory"),
+            (decoy, "its elements in the request, got shared memory"),
+            (nowhere, "its elements in the request, got shared memory"),
+            (beside, "bytes_contents alone, got other contents"),
+        ):
+            with pytest.raises(TensorError, match=message):
+                self.find(request)
+        fine = infer([b"good"])
+        fine.inputs[0].parameters["binary_data"].bool_param = True
+        assert self.find(fine) == [b"good"]
 
     @pytest.mark.parametrize("raw", [True, False])
     def test_elements_are_taken_out(self, raw: bool) -> None:
@@ -382,6 +415,7 @@ class TestSettings:
             ("authorization =", '"grpc-timeout" =', "write a name of lower-case letters"),
             ("Bearer secret", "Bearer s\\u00e9cret", "write visible ASCII"),
             ("consecutive = 3", "ejection = 60", "at least the seconds of ejection"),
+            ("consecutive = 3", "least_calls = 10001", "less than or equal to 10000"),
         ],
     )
     def test_what_is_wrong_is_told_with_what_to_write(
@@ -442,6 +476,19 @@ class TestMetadata:
             "utility-gate-utility": "0.900000,0.900000",
             "utility-gate-predictor-version": "1",
         }
+
+    def test_a_list_that_is_too_long_is_left_out_whole(self) -> None:
+        told = dict(notes([VERDICT] * 113))
+        assert told["utility-gate-utility"].count(",") == 112
+        told = dict(notes([VERDICT] * 300))
+        assert "utility-gate-utility" not in told
+        assert told["utility-gate-task"] == "general"
+
+
+def test_a_key_without_a_certificate_is_not_taken_for_plaintext(tmp_path: Path) -> None:
+    settings = UpstreamSettings(addresses=("127.0.0.1:1",), key=tmp_path / "key.pem")
+    with pytest.raises(ConfigError, match="certificate"):
+        credentials_of(settings)
 
 
 def test_a_budget_is_for_the_whole_request() -> None:

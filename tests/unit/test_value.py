@@ -43,7 +43,7 @@ from utility_gate.value.job import (
     to_trials,
     write_judged,
 )
-from utility_gate.value.page import Setting, to_json, to_markdown
+from utility_gate.value.page import Setting, _number, to_json, to_markdown
 
 
 def trials(**changes: Any) -> Trials:
@@ -367,6 +367,12 @@ class TestJob:
 
 
 SETTING = Setting("net 1", "resnet", "pass", 2, "truth.csv, side test", (90, 10))
+
+
+def test_a_number_without_an_interval_keeps_its_digits() -> None:
+    """Of one photograph every resample is the same."""
+    assert _number(Interval(0.43, 0.43, 0.43)) == "0.43 (0.43 to 0.43)"
+    assert _number(Interval(1.0, 1.0, 1.0)) == "1"
 
 
 def test_the_page_has_every_number() -> None:

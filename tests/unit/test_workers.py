@@ -135,6 +135,27 @@ async def test_who_expires_in_line_is_not_computed() -> None:
     assert busy.order == ["in time"]
 
 
+async def test_who_was_turned_away_and_leaves_in_the_same_moment_frees_no_slot() -> None:
+    """Its task is cancelled before it hears that its deadline has passed in line."""
+    async with Busy() as busy:
+        late = busy.ask("late", seconds=0.05)
+        await asyncio.sleep(0.1)
+        called = busy.workers._call_next
+
+        def call_and_cancel() -> None:
+            called()
+            late.cancel()
+
+        busy.workers._call_next = call_and_cancel  # type: ignore[method-assign]
+        busy.release.set()
+        await busy.first
+        await asyncio.wait({late})
+        busy.workers._call_next = called  # type: ignore[method-assign]
+        await asyncio.sleep(0.02)
+        assert busy.metric("requests_in_flight") == 0
+        assert busy.workers.idle
+
+
 async def test_retry_after_grows_with_the_line() -> None:
     async with Busy(max_waiting=0) as busy:
         with pytest.raises(OverloadedError) as short:

@@ -130,7 +130,7 @@ def _points(interval: Interval) -> str:
 def _number(interval: Interval) -> str:
     if not math.isfinite(interval.value):
         return "-"
-    if interval.low == interval.high:
+    if interval.low == interval.high == interval.value and interval.value in (0.0, 1.0):
         return f"{interval.value:.0f}"
     return f"{interval.value:.2f} ({interval.low:.2f} to {interval.high:.2f})"
 
