@@ -55,6 +55,7 @@ bench: $(VENV)/.dev  ## run the benchmarks
 	$(BIN)/python -m benchmarks.route
 	$(BIN)/python -m benchmarks.label
 	$(BIN)/python -m benchmarks.precision
+	$(BIN)/python -m benchmarks.train --batches 32
 
 constraints:  ## pin the newest versions that pyproject.toml allows
 	$(PYTHON) -m venv $(VENV)-resolve

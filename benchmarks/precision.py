@@ -23,13 +23,17 @@ from utility_gate import checkpoint
 from utility_gate.degrade import Jpeg
 from utility_gate.images import Pixels
 from utility_gate.networks import open_session
-from utility_gate.predictor import EMBEDDED, UtilityPredictor, to_utility
+from utility_gate.predictor import (
+    EMBEDDED,
+    UtilityPredictor,
+    checkpoint_folder,
+    to_utility,
+)
 
 SIZE = (640, 480)
 QUALITY = 85
 PHOTOGRAPHS = 8
 ROUNDS = 40
-EMBEDDED_FOLDER = Path(checkpoint.__file__).parent / "default"
 
 
 def draw(seed: int) -> Pixels:
@@ -88,7 +92,12 @@ def main() -> None:
     parser.add_argument("--predictor", default=EMBEDDED, metavar="DIR")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
-    folder = EMBEDDED_FOLDER if options.predictor == EMBEDDED else Path(options.predictor)
+    with checkpoint_folder(options.predictor) as folder:
+        compare(folder, options.rounds)
+
+
+def compare(folder: Path, rounds: int) -> None:
+    """Print the table of one checkpoint."""
     predictor = UtilityPredictor.load(folder)
     files = [Jpeg(QUALITY).apply(draw(seed)) for seed in range(PHOTOGRAPHS)]
     crops = np.stack([predictor.crop(predictor.decode(file)) for file in files])
@@ -109,11 +118,11 @@ def main() -> None:
         return judge
 
     card = predictor.card
-    print(f"{card.name} {card.version}, one thread, {options.rounds} rounds of both in turns\n")
+    print(f"{card.name} {card.version}, one thread, {rounds} rounds of both in turns\n")
     print("| 640x480 JPEG | fp32, ms | int8, ms | int8 / fp32 | of the fastest |")
     print("|---|---|---|---|---|")
     for title, way in (("network alone", network), ("decode, crop, network", whole)):
-        fp32, int8 = in_turns([way(session) for session in both], options.rounds)
+        fp32, int8 = in_turns([way(session) for session in both], rounds)
         print(row(title, fp32, int8))
 
 

@@ -22,7 +22,9 @@ _PROMISES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `utility-gate card`."""
-    parser.add_argument("--predictor", default=EMBEDDED, metavar="DIR")
+    parser.add_argument(
+        "--predictor", default=EMBEDDED, metavar="DIR", help="checkpoint; embedded:TASK ships"
+    )
     parser.add_argument("--json", action="store_true", help="the whole card")
 
 

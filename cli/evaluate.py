@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cli.progress import Progress
 from utility_gate.errors import ConfigError
 from utility_gate.files import whole_file
-from utility_gate.predictor import EMBEDDED
+from utility_gate.predictor import EMBEDDED, is_embedded
 
 if TYPE_CHECKING:
     from utility_gate.evaluation.detection import ObjectTruth
@@ -93,8 +93,8 @@ def _check(options: argparse.Namespace) -> None:
         raise ConfigError("expected --labels and --images, or --study")
     if (options.observations is None) != (options.reference is None):
         raise ConfigError("expected --observations and --reference together")
-    if options.record and options.predictor in (None, EMBEDDED):
-        raise ConfigError("expected --predictor DIR with --record, got the embedded predictor")
+    if options.record and is_embedded(options.predictor or EMBEDDED):
+        raise ConfigError("expected --predictor DIR with --record, got one that ships")
     if options.threads is not None and options.threads < 1:
         raise ConfigError(f"expected --threads of 1 or more, got {options.threads}")
     out: Path | None = options.out

@@ -24,7 +24,10 @@ def add_judge_arguments(
     parser.add_argument("--target", metavar="HOST:PORT", help="ask this gate; else in-process")
     parser.add_argument("--task", default="", help=task)
     parser.add_argument(
-        "--predictor", default=EMBEDDED, metavar="DIR", help="checkpoint to use in-process"
+        "--predictor",
+        default=EMBEDDED,
+        metavar="DIR",
+        help="checkpoint to use in-process; embedded:TASK is one that ships for a task",
     )
     parser.add_argument(
         "--precision", choices=get_args(Precision), help="of its weights; default: fp32"

@@ -68,5 +68,7 @@ _ACTIONS = (
      pipeline_train.add_evaluate_arguments, pipeline_train.evaluate),
     ("sources", "write what `utility-gate label` needs to use a pipeline's network",
      pipeline_train.add_sources_arguments, pipeline_train.sources),
+    ("trunk", "write a pipeline's classifier as what a gate in front of it learns on",
+     pipeline_train.add_trunk_arguments, pipeline_train.trunk),
 )  # fmt: skip
 """Name, summary, options and deed of each action."""

@@ -1,5 +1,6 @@
-"""`utility-gate pipeline train`, `evaluate` and `sources`: networks from labelled images, how good
-they are, and how they label (all but `sources` need the extra `train`)."""
+"""`utility-gate pipeline train`, `evaluate`, `sources` and `trunk`: networks from labelled images,
+how good they are, how they label, and what a gate learns on (all but `sources` need the extra
+`train`)."""
 
 from __future__ import annotations
 
@@ -8,8 +9,12 @@ import importlib
 from pathlib import Path
 from typing import Any
 
+from pipelines.embedded import CLASSIFIER, model_folder
 from utility_gate.errors import ConfigError
 from utility_gate.predictor import EMBEDDED
+
+_HEADS = {"damage": "type", "car_model": "model"}
+"""The head of each classifier that is meant where none is named."""
 
 _OF_ONE = {"rates": "car_model", "dropouts": "car_model"}
 """Options that only one pipeline has."""
@@ -84,6 +89,24 @@ def sources(options: argparse.Namespace) -> int:
         options.config, options.data, options.model, options.head, options.out
     )
     print(f"{options.out}: {count} sources for the head {head}")
+    return 0
+
+
+def add_trunk_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `trunk`."""
+    _add_model(parser)
+    parser.add_argument("--head", help="damage: type or severity; car_model: model")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
+
+
+def trunk(options: argparse.Namespace) -> int:
+    """Write the classifier as a trunk that `utility-gate train --init` takes."""
+    from pipelines.training.trunk import write_trunk  # torch, for this alone
+
+    head = options.head or _HEADS[options.name]
+    with model_folder(options.model, f"pipelines.{options.name}") as folder:
+        card = write_trunk(folder / CLASSIFIER, head, options.out)
+    print(f"{options.out}: {card.name} {card.version}, head {head}")
     return 0
 
 

@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from utility_gate.errors import ConfigError
-from utility_gate.predictor import EMBEDDED
+from utility_gate.predictor import is_embedded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,8 +46,10 @@ def run(options: argparse.Namespace) -> int:
     from utility_gate.training.quantize import Recipe
     from utility_gate.training.variant import make_variant, record, to_markdown
 
-    if options.predictor == EMBEDDED:
-        raise ConfigError("expected --predictor DIR, got the embedded predictor; copy it first")
+    if is_embedded(options.predictor):
+        raise ConfigError(
+            f"expected --predictor DIR, got {options.predictor}, which ships; copy it first"
+        )
     if options.copies < 1 or options.max_loss < 0:
         raise ConfigError(
             f"expected --copies of 1 or more and --max-loss of 0 or more, got {options.copies} and "

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--preset",
         default="best",
         metavar="NAME",
-        help="best, embedded, finetune, paper, or a TOML file of your own",
+        help="best, embedded, finetune, paper, pipeline, or a TOML file of your own",
     )
     parser.add_argument("--labels", type=Path, nargs="+", required=True, metavar="FILE.parquet")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR")
@@ -24,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="keep decoded images and features there"
     )
-    parser.add_argument("--init", help="scratch, IMAGENET1K_V1, or a trunk made by pretrain")
+    parser.add_argument(
+        "--init", help="scratch, IMAGENET1K_V1, or a trunk made by pretrain or pipeline trunk"
+    )
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--epoch-samples", type=int)
     parser.add_argument("--side", type=int, help="input side in pixels")

@@ -35,6 +35,11 @@ PHOTOGRAPHS: dict[str, Callable[[], Pixels]] = {
 }
 QUALITIES = (90, 30, 15, 10, 5, 2)
 PIPELINES = ("car_model", "damage")
+PREDICTORS = """
+[predictors]
+general = "embedded"
+damage = "embedded:damage"
+"""
 ROUTES = """
 [upstreams.{name}]
 addresses = ["{address}"]
@@ -43,7 +48,9 @@ addresses = ["{address}"]
 method = "{method}"
 upstream = "{name}"
 image_field = "image"
+task = "{task}"
 """
+TASKS = {"car_model": "general", "damage": "damage"}
 METHODS = {
     "car_model": "pipelines.v1.CarModelService/Identify",
     "damage": "pipelines.v1.DamageService/Assess",
@@ -109,8 +116,9 @@ def main() -> int:
             name: stack.enter_context(running("pipeline", "serve", name)) for name in PIPELINES
         }
         config.write_text(
-            "".join(
-                ROUTES.format(name=name, address=address, method=METHODS[name])
+            PREDICTORS
+            + "".join(
+                ROUTES.format(name=name, address=address, method=METHODS[name], task=TASKS[name])
                 for name, address in addresses.items()
             )
         )

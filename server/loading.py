@@ -15,7 +15,7 @@ from server.settings import GateSettings
 from serving.tracing import NO_TRACER, Tracer
 from utility_gate.checkpoint import CARD, ONNX, ONNX_INT8, Precision
 from utility_gate.errors import ConfigError
-from utility_gate.predictor import EMBEDDED, UtilityPredictor
+from utility_gate.predictor import UtilityPredictor, is_embedded
 from utility_gate.types import Mode
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def load_gate(settings: GateSettings, metrics: GateMetrics, tracer: Tracer = NO_
 def watched_files(settings: GateSettings) -> list[Path]:
     """The files whose change means that a predictor is another one."""
     sources = [*settings.predictors.values(), *(c.predictor for c in settings.canaries.values())]
-    folders = [Path(source) for source in sources if source != EMBEDDED]
+    folders = [Path(source) for source in sources if not is_embedded(source)]
     return [folder / name for folder in folders for name in (CARD, ONNX, ONNX_INT8)]
 
 

@@ -18,7 +18,7 @@ class CanarySettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    predictor: str = Field(description="Checkpoint folder, or 'embedded'.")
+    predictor: str = Field(description="Checkpoint folder, 'embedded' or 'embedded:TASK'.")
     share: float = Field(default=0.05, gt=0, le=1, description="Of the task's images.")
     precision: Precision = Field(default="fp32", description="As the setting of this name.")
 
@@ -32,7 +32,8 @@ class GateSettings(ServiceSettings):
     predictors: dict[str, str] = Field(
         default={"general": EMBEDDED},
         min_length=1,
-        description="Task to checkpoint folder, or to 'embedded'. The first is the default task.",
+        description="Task to checkpoint folder, or to a predictor that ships: 'embedded' for "
+        "general images, 'embedded:damage' for the damage pipeline. The first is the default task.",
     )
     precision: dict[str, Precision] = Field(
         default={},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from utility_gate import checkpoint
-from utility_gate.checkpoint import Card, Precision
+from utility_gate.checkpoint import CARD, Card, Precision
 from utility_gate.errors import CheckpointError, NetworkError
 from utility_gate.images import DecodedImage, DecodeLimits, Pixels, decode
 from utility_gate.networks import open_session
@@ -20,7 +21,10 @@ from utility_gate.networks import open_session
 log = logging.getLogger(__name__)
 
 EMBEDDED = "embedded"
-"""Stands for the predictor that ships with the package, wherever a folder is expected."""
+"""Stands for the predictor that ships with the package, wherever a folder is expected;
+"embedded:TASK" for the one of another task than `GENERAL`."""
+
+GENERAL = "general"
 
 Utilities = npt.NDArray[np.float64]
 
@@ -67,7 +71,7 @@ class UtilityPredictor:
         providers: Sequence[str] = ("CPUExecutionProvider",),
         precision: Precision = "fp32",
     ) -> UtilityPredictor:
-        """Load from a checkpoint folder, or the one that ships with the package.
+        """Load from a checkpoint folder, or one that ships with the package (`EMBEDDED`).
 
         `precision` "int8" takes the card's int8 weights, with what is their own; `card` is then
         theirs (`Card.variant`). "auto" takes them where the card has them and the first provider
@@ -79,10 +83,8 @@ class UtilityPredictor:
         """
         if precision == "auto" and providers[0] != "CPUExecutionProvider":
             precision = "fp32"
-        if str(source) == EMBEDDED:
-            with as_file(files("utility_gate.default")) as folder:
-                return cls._load(folder, threads, providers, precision)
-        return cls._load(Path(source), threads, providers, precision)
+        with checkpoint_folder(source) as folder:
+            return cls._load(folder, threads, providers, precision)
 
     @classmethod
     def _load(
@@ -142,6 +144,36 @@ class UtilityPredictor:
                     f"utility {vector.utility:.4f} +- {vector.tolerance:g}, got {utility:.4f}; "
                     "this machine or its libraries compute something else than was evaluated"
                 )
+
+
+def is_embedded(source: Path | str) -> bool:
+    """Whether a predictor is one that ships with the package."""
+    return str(source).partition(":")[0] == EMBEDDED
+
+
+def embedded_tasks() -> tuple[str, ...]:
+    """The tasks that a predictor ships for."""
+    folders = files("utility_gate.default").iterdir()
+    return tuple(sorted(folder.name for folder in folders if (folder / CARD).is_file()))
+
+
+@contextmanager
+def checkpoint_folder(source: Path | str) -> Iterator[Path]:
+    """The folder `source`, or that of a predictor that ships with the package (`EMBEDDED`).
+
+    Raises:
+        CheckpointError: if none ships for the task.
+    """
+    if not is_embedded(source):
+        yield Path(source)
+        return
+    task = str(source).partition(":")[2] or GENERAL
+    if task not in (known := embedded_tasks()):
+        raise CheckpointError(
+            f"expected {EMBEDDED}:TASK with a task among {', '.join(known)}, got {source}"
+        )
+    with as_file(files("utility_gate.default") / task) as folder:
+        yield folder
 
 
 def to_utility(logits: npt.NDArray[np.float64], temperature: float) -> Utilities:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from utility_gate.predictor import embedded_tasks
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,8 +31,10 @@ def test_the_wheel_holds_every_module_and_the_embedded_predictor(wheel: zipfile.
         for path in (ROOT / package).rglob("*.py"):
             assert str(path.relative_to(ROOT)) in held
     for name in (
-        "default/model.onnx", "default/card.json", "training/presets/best.toml",
-        "training/presets/paper.toml", "v1/gate_pb2.pyi", "v1/gate_pb2_grpc.pyi", "py.typed",
+        *(f"default/{task}/{name}" for task in embedded_tasks()
+          for name in ("model.onnx", "model.int8.onnx", "card.json")),
+        *(f"training/presets/{name}.toml" for name in ("best", "embedded", "paper", "pipeline")),
+        "v1/gate_pb2.pyi", "v1/gate_pb2_grpc.pyi", "py.typed",
         "inference/open_inference_pb2.pyi", "inference/open_inference_pb2_grpc.pyi",
     ):  # fmt: skip
         assert f"utility_gate/{name}" in held

@@ -1,1 +1,2 @@
-"""The predictor that ships with the package: `model.onnx` and its `card.json`."""
+"""The predictors that ship with the package, a folder for each task: `card.json`, `model.onnx` and
+`model.int8.onnx`."""

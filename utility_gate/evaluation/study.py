@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from utility_gate.errors import ConfigError
-from utility_gate.predictor import EMBEDDED
+from utility_gate.predictor import is_embedded
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=64)]
 
@@ -41,8 +41,9 @@ class GatesPart(_Part):
 
 
 class PredictorPart(_Part):
-    """A predictor: a checkpoint's folder or "embedded", the label table whose held-out side makes
-    its row, and what its labels came from, "classification", "detection" or another word."""
+    """A predictor: a checkpoint's folder, "embedded" or "embedded:TASK", the label table whose
+    held-out side makes its row, and what its labels came from, "classification", "detection" or
+    another word."""
 
     name: Name
     checkpoint: str
@@ -131,7 +132,7 @@ def _below(study: Study, folder: Path) -> Study:
                 part.model_copy(
                     update={
                         "checkpoint": part.checkpoint
-                        if part.checkpoint == EMBEDDED
+                        if is_embedded(part.checkpoint)
                         else str(folder / part.checkpoint),
                         "labels": folder / part.labels,
                     }

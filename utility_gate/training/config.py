@@ -121,7 +121,7 @@ def load_config(source: str, **overrides: Any) -> TrainConfig:
         return TrainConfig(**table)
     except OSError as error:
         raise ConfigError(
-            f"expected the preset best, embedded, finetune or paper, or a TOML file: {error}"
+            f"expected a preset (best, embedded, finetune, paper, pipeline) or a TOML file: {error}"
         ) from error
     except (tomllib.TOMLDecodeError, ValidationError, TypeError) as error:
         raise ConfigError(f"{source}: not a training configuration: {error}") from error
