@@ -46,10 +46,11 @@ def make_rule(task: str, values: Mapping[str, Any]) -> Rule:
             f"{', '.join(unknown)}"
         )
     floor = SCORE_FLOOR if task == "detection" else 0.0
-    if values.get("score", 1.0) < floor:
-        raise ConfigError(f"rule: expected score >= {floor}, below which nothing is stored")
     try:
-        return kind(**values)
+        rule = kind(**values)
+        if values.get("score", 1.0) < floor:
+            raise ConfigError(f"rule: expected score >= {floor}, below which nothing is stored")
+        return rule
     except (TypeError, ValueError) as error:
         raise ConfigError(f"rule: {error}") from error
 

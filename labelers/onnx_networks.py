@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -128,9 +129,11 @@ def _find(specs: dict[str, Spec], name: str, task: Task, file: Path) -> Spec:
 
 
 def _open(file: Path) -> ort.InferenceSession:
-    has_gpu = "CUDAExecutionProvider" in ort.get_available_providers()
-    providers = (["CUDAExecutionProvider"] if has_gpu else []) + ["CPUExecutionProvider"]
-    return open_session(file, providers=providers)
+    if "CUDAExecutionProvider" in ort.get_available_providers():
+        # It may be built in where there is no GPU.
+        with contextlib.suppress(NetworkError):
+            return open_session(file, providers=("CUDAExecutionProvider", "CPUExecutionProvider"))
+    return open_session(file)
 
 
 def _try(name: str, run: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from utility_gate.files import digest_file, find_images
 Box = tuple[float, float, float, float]
 
 
+_WHOLE_NUMBER = re.compile(r"-?[0-9]+")
 _MALFORMED = (
     OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError,
 )  # fmt: skip
@@ -112,6 +114,8 @@ def list_sources(images: Path) -> GroundTruth:
     names = [file.relative_to(images).as_posix() for file in find_images([images])]
     if not names:
         raise TableError(f"{images}: expected at least one image, found none")
+    for name in names:
+        _check_path(images, name)
     return GroundTruth(tuple(Truth(name) for name in names), {}, None)
 
 
@@ -172,10 +176,12 @@ def _is_filled(row: dict[str, str]) -> bool:
 
 
 def _class_row(path: Path, number: int, row: dict[str, str]) -> Truth:
-    text = row["class_index"]
-    if text is None or not (text.strip().isascii() and text.strip().lstrip("-").isdigit()):
+    text, name = row["class_index"], row["path"]
+    if name is None:
+        raise TableError(f"{path}: line {number}: expected a path, got none")
+    if text is None or not _WHOLE_NUMBER.fullmatch(text.strip()):
         raise TableError(f"{path}: line {number}: expected an integer class_index, got {text!r}")
-    return Truth(row["path"], true_class=int(text))
+    return Truth(name, true_class=int(text))
 
 
 def _object(

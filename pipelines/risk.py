@@ -24,11 +24,14 @@ def upper_bound(wrong: int, told: int) -> float:
 def threshold_for(
     probabilities: npt.NDArray[np.floating[Any]], right: npt.NDArray[np.bool_], most_wrong: float
 ) -> float:
-    """The lowest threshold at which, with 95 % confidence, at most `most_wrong` of the answers that
-    are as probable or more are wrong; 1 if there is none.
+    """The lowest threshold at which at most `most_wrong` of the answers that are as probable or
+    more are wrong, by the upper end of a one-sided 95 % interval at that threshold; 1 if there is
+    none.
 
     `probabilities` and `right` (N,) are of held-out answers. Thresholds are tried from above, and
-    the first that fails after one that holds ends the search.
+    the first that fails after one that holds ends the search. The interval is that of one threshold
+    chosen beforehand: of many that are tried some hold by luck, so this is caution, not a promise
+    with 95 % confidence.
     """
     order = np.argsort(-probabilities, kind="stable")
     best, held = 1.0, False

@@ -111,9 +111,17 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
     ) -> AsyncIterator[pb.AssessStreamResponse]:
         """Judge images as they arrive."""
         self.ready()
+        whole = False
+
+        async def taken() -> AsyncIterator[pb.AssessStreamRequest]:
+            nonlocal whole
+            async for request in requests:
+                yield request
+            whole = True
+
         with self._one_more_stream():
             answers = map_unordered(
-                requests,
+                taken(),
                 lambda request: self._answer(request, context),
                 self._stream_concurrency,
                 self._current.closing,
@@ -121,7 +129,7 @@ class UtilityGateServicer(pb_grpc.UtilityGateServiceServicer):
             async with contextlib.aclosing(answers):
                 async for answer in answers:
                     yield answer
-        if self._current.closing.is_set():
+        if self._current.closing.is_set() and not whole:
             raise NotReadyError("the gate is shutting down; send the rest to another one")
 
     @contextlib.contextmanager

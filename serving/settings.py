@@ -177,12 +177,19 @@ def load_settings(kind: type[Settings], file: Path | None = None, **overrides: A
         return kind(**given)
     except ValidationError as error:
         problems = "; ".join(
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}"
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}{_got(e['loc'], e['input'])}"
             for e in error.errors()
         )
         raise ConfigError(f"settings: {problems}") from error
     except ValueError as error:  # broken TOML, broken JSON in the environment
         raise ConfigError(f"settings: {error}") from error
+
+
+def _got(where: tuple[int | str, ...], given: object) -> str:
+    """What was given, but for what may hold a secret: metadata, and whole tables."""
+    if isinstance(given, dict | list) or "metadata" in where:
+        return ""
+    return f", got {given!r}"
 
 
 def _read(kind: type[Settings], file: Path) -> dict[str, Any]:

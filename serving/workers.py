@@ -155,7 +155,8 @@ class Workers:
             raise self._overloaded()
         ticket = self._queue.last(greedy, _counts)
         self._leave(ticket)
-        ticket.called.set_exception(self._overloaded())
+        if not ticket.called.done():  # its caller may just have given up
+            ticket.called.set_exception(self._overloaded())
 
     def _overloaded(self) -> OverloadedError:
         each = self._service_seconds or _LEAST_RETRY

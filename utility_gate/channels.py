@@ -55,7 +55,7 @@ def open_channel(
     Raises:
         ConfigError: if the key cannot be one, or would travel unencrypted beyond this machine.
     """
-    _check_key(target, api_key, encrypted=credentials is not None)
+    options = _check_key(target, api_key, options, encrypted=credentials is not None)
     if credentials is None:
         channel = grpc.insecure_channel(target, options=options)
     else:
@@ -75,7 +75,7 @@ def open_async_channel(
     Raises:
         ConfigError: as `open_channel`.
     """
-    _check_key(target, api_key, encrypted=credentials is not None)
+    options = _check_key(target, api_key, options, encrypted=credentials is not None)
     if credentials is None:
         channel = grpc.aio.insecure_channel(target, options=options)
     else:
@@ -93,9 +93,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _check_key(target: str, api_key: str, *, encrypted: bool) -> None:
+def _check_key(target: str, api_key: str, options: Options, *, encrypted: bool) -> Options:
+    """The options of a channel on which the key travels safely."""
+    # Else a proxy named by the environment would carry what is meant to stay on this machine.
+    if not encrypted and _stays_here(target):
+        options = (*options, ("grpc.enable_http_proxy", 0))
     if not api_key:
-        return
+        return options
     if not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
         raise ConfigError(
             "api_key: expected visible ASCII characters alone, got others (a line break at its "
@@ -106,6 +110,7 @@ def _check_key(target: str, api_key: str, *, encrypted: bool) -> None:
             f"expected TLS for an API key to {target}, got a plaintext channel, on which anyone "
             "between could read the key; give credentials (on the command line --ca)"
         )
+    return options
 
 
 def _stays_here(target: str) -> bool:

@@ -16,15 +16,13 @@ from utility_gate.errors import (
     ImageTooLargeError,
     NotAnImageError,
 )
+from utility_gate.segments import check_segments
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 """The formats that are read; anything else is refused, however Pillow was built."""
 
 MAX_PIXELS = 89_478_485
 """The most that limits may allow: from there on Pillow itself warns and refuses."""
-
-MAX_SCANS = 100
-"""Progressive encoders write about ten scans; every one costs a pass over all pixels."""
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -112,7 +110,7 @@ def decode(
         raise ImageTooLargeError(
             f"expected at most {limits.max_bytes} bytes, got {len(data)}; send a smaller file"
         )
-    _check_scans(data)
+    check_segments(data)
     image = _open(data)
     _check_pixels(image, limits)
     try:
@@ -139,17 +137,6 @@ def _open(data: bytes) -> Image.Image:
         raise CorruptImageError(
             f"the image header is truncated or damaged ({error}); send the file again"
         ) from error
-
-
-def _check_scans(data: bytes) -> None:
-    """Decoding time grows with a progressive JPEG's scans, whatever its size in pixels."""
-    if data[:2] != b"\xff\xd8":
-        return
-    scans = data.count(b"\xff\xda")  # inside a scan's own data, FF is always followed by 00
-    if scans > MAX_SCANS:
-        raise CorruptImageError(
-            f"expected a JPEG of at most {MAX_SCANS} scans, got {scans}; encode it anew"
-        )
 
 
 def _check_pixels(image: Image.Image, limits: DecodeLimits) -> None:

@@ -176,8 +176,13 @@ def open_session(
     # Spinning threads would burn the other workers' cores between two requests.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = model if isinstance(model, bytes) else str(model)
+    name = "the model" if isinstance(model, bytes) else model
     try:
-        return ort.InferenceSession(source, options, providers=list(providers))
+        session = ort.InferenceSession(source, options, providers=list(providers))
     except Exception as error:  # ONNX Runtime raises a dozen unrelated types here
-        name = "the model" if isinstance(model, bytes) else model
         raise NetworkError(f"{name}: ONNX Runtime cannot load it: {error}") from error
+    # Without its device a provider gives way to the next one, and says so where nobody looks.
+    serving = session.get_providers()[0]
+    if serving != providers[0]:
+        raise NetworkError(f"{name}: expected it to run by {providers[0]}, it runs by {serving}")
+    return session

@@ -60,7 +60,7 @@ def read_authorities(path: Path, name: str) -> bytes:
     """
     bundle = _read(path, name, "-----BEGIN CERTIFICATE-----")
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=bundle.decode())
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=_text(bundle))
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(
             f"{name}: expected PEM certificates of authorities, got {_reason(error)}"
@@ -80,6 +80,11 @@ def _read(path: Path, name: str, mark: str) -> bytes:
     return data
 
 
+def _text(pem: bytes) -> str:
+    """What is encoded is ASCII; comments between may be anything."""
+    return pem.decode("ascii", "ignore")
+
+
 def _reason(error: Exception) -> str:
     """What OpenSSL says, without the line of its source."""
     return str(getattr(error, "reason", "") or error).split(" (_ssl")[0].lower().replace("_", " ")
@@ -90,7 +95,7 @@ def _objection(server: ssl.SSLContext, chain: bytes) -> str:
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
     client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the leaf itself is what is trusted
-    client.load_verify_locations(cadata=chain.decode())
+    client.load_verify_locations(cadata=_text(chain))
     one, other = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = (client.wrap_bio(one, other), server.wrap_bio(other, one, server_side=True))
     for _ in range(3):  # TLS 1.3 takes one and a half round trips

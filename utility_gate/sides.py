@@ -13,7 +13,7 @@ from typing import Any, Literal
 from utility_gate.differences import differences
 from utility_gate.errors import TableError
 from utility_gate.remake import remake_source
-from utility_gate.split import unit_hash
+from utility_gate.split import TEST_FRACTION, unit_hash
 from utility_gate.tables import read_labels, read_metadata
 from utility_gate.types import Label
 
@@ -192,7 +192,14 @@ def _first_of_each_task(tables: Sequence[Path]) -> dict[str, Path]:
 
 
 def _check_agreement(tables: Sequence[Path]) -> None:
-    """Labels of different networks or rules mean different things."""
+    """Labels of different networks or rules mean different things, and of a source that one table
+    holds out another must not teach."""
+    shares = {table: read_metadata(table).get("test_fraction", TEST_FRACTION) for table in tables}
+    if len(set(shares.values())) > 1:
+        raise TableError(
+            "expected tables with one test_fraction, got "
+            + ", ".join(f"{share:g} in {table}" for table, share in shares.items())
+        )
     for task, first in _first_of_each_task(tables).items():
         expected = _meaning(read_metadata(first))
         for table in (other for other in tables if task_of(other) == task):
@@ -208,8 +215,10 @@ def _check_agreement(tables: Sequence[Path]) -> None:
 
 def _meaning(metadata: dict[str, Any]) -> dict[str, Any]:
     networks = metadata.get("networks", {})
+    temperatures = metadata.get("config", {}).get("temperature", {})
     return {
         "voters": {name: networks.get(name) for name in metadata.get("voters", [])},
+        "temperature": {name: temperatures.get(name, 1.0) for name in metadata.get("voters", [])},
         **{key: metadata[key] for key in ("task", "rule", "test_fraction") if key in metadata},
     }
 

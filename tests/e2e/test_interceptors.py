@@ -20,7 +20,9 @@ from server.settings import GateSettings
 from tests.conftest import RunningGate, encode
 from tests.gates import VERDICT, ScriptedGate, serving
 from tests.pipelines import KINDS, AsyncPipeline, Pipeline, path, stub
+from tests.shop import BrowseRequest, LookRequest
 from utility_gate.client import AsyncGateClient, GateClient
+from utility_gate.client.options import DEFAULT_TIMEOUT
 from utility_gate.errors import (
     ConfigError,
     GateUnavailableError,
@@ -244,6 +246,27 @@ class TestServer:
             assert 0 < gate.remaining[0] < 0.35
             time.sleep(0.2)
             assert pipeline.seen == []
+
+    @pytest.mark.parametrize("timeout", [1.0, 30.0])
+    def test_a_gate_that_finds_it_too_short_lets_nothing_past(
+        self, start: Start, timeout: float
+    ) -> None:
+        """A busy gate says so at once, while the call has time left for its handler."""
+        late = ScriptedGate([grpc.StatusCode.DEADLINE_EXCEEDED])
+        with serving(late) as gate, start(gate.target, on_failure="open") as pipeline:
+            if timeout > DEFAULT_TIMEOUT:  # the gate had its own time: that is its trouble
+                ask(pipeline.target, "unary_unary", BRIGHT, timeout=timeout)
+                assert pipeline.seen == [BRIGHT]
+            else:
+                error = refused(pipeline.target, "unary_unary", BRIGHT, timeout=timeout)
+                assert error.code() is grpc.StatusCode.UNAVAILABLE
+                assert pipeline.seen == []
+
+    def test_images_in_several_messages_are_refused_not_passed(self) -> None:
+        rules = Rules("photos.data")
+        with pytest.raises(ConfigError, match="a message before data of photos.data"):
+            rules.image("/shop.v1.ShopService/Look", LookRequest(photos=[{"data": DARK}]))
+        assert rules.image("/shop.v1.ShopService/Browse", BrowseRequest(query="x")) is None
 
     def test_asyncio_s_read_and_write_are_gated_too(self, gate: RunningGate) -> None:
         with on_asyncio(gate.target) as pipeline:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc
 import pytest
 
 from cli.main import main
@@ -21,6 +23,7 @@ from serving.settings import load_settings
 from serving.tls import server_credentials
 from serving.watched_files import CHECK_SECONDS, Reloading
 from tests.certificates import Authority
+from tests.processes import free_port
 from utility_gate.channels import is_loopback, open_channel, tls_credentials
 from utility_gate.errors import (
     ConfigError,
@@ -29,6 +32,7 @@ from utility_gate.errors import (
     ServiceError,
     UnauthenticatedError,
 )
+from utility_gate.pem import read_authorities, read_pair
 
 DIGEST = hashlib.sha256(b"secret").hexdigest()
 
@@ -321,6 +325,33 @@ def test_mistakes_with_certificates_name_the_setting(
     old = authority.issue("gate", days=-1).save(tmp_path, "old")
     server_credentials(GateSettings(tls_certificate=old[0], tls_key=old[1]))
     assert "tls_certificate: clients will refuse it: certificate has expired" in caplog.text
+
+
+def test_comments_in_a_file_of_certificates_may_be_in_any_language(tmp_path: Path) -> None:
+    authority = Authority()
+    bundle = tmp_path / "ca.pem"
+    for comment in ("# O = Café\n".encode(), "# O = Café\n".encode("latin-1")):
+        bundle.write_bytes(comment + authority.own.certificate_pem)
+        assert read_authorities(bundle, "ca").startswith(b"# O")
+        certificate, key = authority.issue("x").save(tmp_path, "own")
+        certificate.write_bytes(comment + certificate.read_bytes())
+        pair = read_pair(certificate, key, names=("certificate", "key"), server=True)
+        assert pair.objection == ""
+
+
+def test_a_key_does_not_leave_this_machine_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        proxy.settimeout(1.0)
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        for name in ("no_proxy", "no_grpc_proxy", "grpc_proxy", "https_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        with open_channel(f"localhost:{free_port()}", api_key="secret") as channel:
+            with pytest.raises(grpc.RpcError):
+                channel.unary_unary("/a.B/C")(b"", timeout=1.0)
+            with pytest.raises(TimeoutError):
+                proxy.accept()
 
 
 def test_mistakes_with_a_client_s_certificate_are_named(tmp_path: Path) -> None:

@@ -218,6 +218,8 @@ def test_incomplete_tables_are_refused(rows: list[Observation], message: str) ->
 def test_a_rule_for_the_other_task_is_refused() -> None:
     with pytest.raises(TableError, match="expected observations for detection"):
         decide(classes(seen(), seen(quality=9)), ["a"], DetectionRule())
+    with pytest.raises(ConfigError, match="rule: "):
+        make_rule("detection", {"score": "0.5"})
     with pytest.raises(ConfigError, match=r"expected only score, iou.*got t_high"):
         make_rule("detection", {"t_high": 0.9})
     with pytest.raises(ConfigError, match="t_low <= t_high"):

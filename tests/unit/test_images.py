@@ -164,6 +164,32 @@ def test_eighty_megapixels_decode_if_allowed() -> None:
     assert image.pixels.shape == (1000, 1250, 3)
 
 
+def test_what_follows_a_jpeg_does_not_count(photo: np.ndarray) -> None:
+    """Phones append videos, in which any bytes may stand."""
+    data = encode(photo)
+    assert (decode(data + b"\xff\xda" * 10_000).pixels == decode(data).pixels).all()
+    thumbnail = b"\xff\xe1" + (2 + 4000).to_bytes(2) + b"\xff\xda" * 2000
+    assert decode(data[:2] + thumbnail + data[2:]).format == "JPEG"
+
+
+@pytest.mark.parametrize(
+    ("junk", "message"),
+    [(b"\xff\xfe\x00\x02", "2000 segments"), (b"\xff", "1000 bytes between two segments"),
+     (b"x", "1000 bytes between two segments")],
+)  # fmt: skip
+def test_endless_segments_are_refused(photo: np.ndarray, junk: bytes, message: str) -> None:
+    data = encode(photo)
+    with pytest.raises(CorruptImageError, match=f"at most {message}"):
+        decode(data[:2] + junk * 5000 + data[2:])
+    if junk != b"x":  # Pillow takes none of that
+        assert decode(data[:2] + junk * 100 + data[2:]).format == "JPEG"
+    chunk = b"\0\0\0\0prVt" + zlib.crc32(b"prVt").to_bytes(4)
+    png = encode(photo, "PNG")
+    decode(png[:33] + chunk * 100 + png[33:])
+    with pytest.raises(CorruptImageError, match="at most 50000 chunks"):
+        decode(png[:33] + chunk * 60_000 + png[33:])
+
+
 def test_a_jpeg_of_endless_scans_is_refused_before_decoding(photo: np.ndarray) -> None:
     data = encode(photo, "JPEG", progressive=True)
     start = data.rindex(b"\xff\xda")

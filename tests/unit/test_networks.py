@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from labelers.images import ImageBatch
@@ -21,7 +22,7 @@ from tests.conftest import draw
 from tests.networks import pooled_network, save_colour_network, save_detector, write_entries
 from utility_gate.errors import NetworkError, TableError
 from utility_gate.files import digest_bytes
-from utility_gate.networks import load_detector_specs, load_specs
+from utility_gate.networks import load_detector_specs, load_specs, open_session
 from utility_gate.statistics import softmax
 
 
@@ -93,6 +94,24 @@ def test_a_misspelt_entry_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(NetworkError, match="backgroud"):
         load_specs(tmp_path / "n.toml")
+
+
+def test_a_device_that_gives_way_to_the_cpu_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ONNX Runtime's GPU package does where there is no GPU."""
+    save_colour_network(tmp_path / "net.onnx")
+    opened = onnxruntime.InferenceSession
+    monkeypatch.setattr(
+        onnxruntime, "InferenceSession",
+        lambda model, options, providers: opened(model, options, providers[-1:]),
+    )  # fmt: skip
+    wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    with pytest.raises(NetworkError, match="by CUDAExecutionProvider, it runs by CPUExec"):
+        open_session(tmp_path / "net.onnx", providers=wanted)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(wanted))
+    write_entries(tmp_path, ["net"])
+    assert open_network("net", tmp_path / "networks.toml").name == "net"  # labelling goes on
 
 
 def test_softmax_by_hand() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from utility_gate.checkpoint import Guarantee
 from utility_gate.training import risk
 from utility_gate.training.risk import PASSED_NON_USEFUL, REJECTED_USEFUL, choose_thresholds
 
@@ -93,6 +94,16 @@ def test_classes_that_separate_leave_no_band() -> None:
     thresholds, guarantees = choose_thresholds(utility, labels, owners)
     assert thresholds.review == thresholds.useful == pytest.approx(0.5)
     assert all(g.holds and g.achieved == 0 and g.threshold == thresholds.useful for g in guarantees)
+
+
+def test_non_useful_copies_of_utility_1_break_the_promise_and_it_says_so() -> None:
+    utility = np.array([1.0] * 10 + [0.1] * 90 + [1.0] * 120)
+    labels = np.array([0] * 100 + [1] * 120)
+    _, (_, passing) = choose_thresholds(utility, labels, [str(n) for n in range(220)])
+    assert passing.threshold == 1.0
+    assert passing.achieved == pytest.approx(0.1)
+    assert not passing.holds
+    Guarantee.model_validate(passing.model_dump())  # or no card with it could be read
 
 
 def test_equal_utilities_are_all_on_one_side() -> None:

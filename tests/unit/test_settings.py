@@ -75,6 +75,22 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
         load_settings(GateSettings, file)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[upstreams.a]\nmetadata = { authorization = "Bearer SECRET" }\n',
+        '[upstreams.a]\naddresses = ["h:1"]\nmetadata = "Bearer SECRET"\n',
+        '[upstreams.a]\naddresses = ["h:1"]\nmetadata = { authorization = ["SECRET"] }\n',
+        '[upstreams]\na = ["SECRET"]\n',
+    ],
+)
+def test_mistakes_beside_a_secret_do_not_tell_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "gate.toml").write_text(text)
+    with pytest.raises(ConfigError, match=r"upstreams\.a") as caught:
+        load_settings(GateSettings, tmp_path / "gate.toml")
+    assert "SECRET" not in str(caught.value)
+
+
 def test_a_missing_file_and_a_bad_variable_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -145,6 +145,17 @@ def test_further_tables_add_to_training_alone(tables: Path, tmp_path: Path) -> N
     # What a later version records beside is no disagreement.
     write_labels(more, tmp_path / "more.parquet", METADATA | {"test_fraction": 0.2})
     assert len(load_sides(both, tables, "unanimous", SHARES).train) == len(two.train)
+    # A threshold on a probability means what the temperature makes of it.
+    warm = METADATA | {"config": {"temperature": {"x": 3.0}}}
+    write_labels(more, tmp_path / "more.parquet", warm)
+    with pytest.raises(TableError, match=r"temperature.x: 1.0 -> 3.0"):
+        load_sides(both, tables, "unanimous", SHARES)
+    # Also of another task: what one table holds out the other would teach.
+    for task in ("classification", "detection"):
+        other = METADATA | {"test_fraction": 0.4, "task": task}
+        write_labels(more, tmp_path / "more.parquet", other)
+        with pytest.raises(TableError, match=r"one test_fraction, got 0.2 in .*, 0.4 in .*more"):
+            load_sides(both, tables, "unanimous", SHARES)
 
 
 def test_changed_sources_and_other_encoders_are_refused(tables: Path, tmp_path: Path) -> None:

@@ -166,6 +166,21 @@ def test_fresh_copies_take_qualities_between_observed_ones_that_agree(
         assert (shown == decode_copy(encode_jpeg(pixels, quality))).all()
 
 
+def test_fresh_copies_do_not_pass_over_qualities_that_were_undecided(
+    copies: list[LabelledCopy], tmp_path: Path
+) -> None:
+    rows = [row for row in rows_of(copies) if row.label.quality != 20]
+    at_60 = [
+        dataclasses.replace(row.label, quality=60, parameters=to_json(Jpeg(60)), label=None)
+        for row in rows
+        if row.label.quality == 40
+    ]
+    observed = [(row.task, row.label) for row in rows] + [("classification", one) for one in at_60]
+    fresh = FreshCopies.make(rows, tmp_path, 64, tmp_path / "cache", observed)
+    upto = {row.label.quality: top for row, top in zip(rows, fresh.upto, strict=True)}
+    assert upto[40] == 40, "60 lies between it and 90"
+
+
 def test_fresh_copies_of_changed_sources_are_refused(
     copies: list[LabelledCopy], tmp_path: Path
 ) -> None:

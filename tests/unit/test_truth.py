@@ -25,6 +25,8 @@ from utility_gate.files import digest_file
         ("path,class_index\n\n\na.jpg,x\n", "line 4: expected an integer"),
         ("path,class_index\n./a.jpg,1\n", "expected the path 'a.jpg'"),
         ("path,class_index\na.jpg,1_0\n", "expected an integer class_index, got '1_0'"),
+        ("path,class_index\na.jpg,--5\n", "expected an integer class_index, got '--5'"),
+        ("class_index,path\n5\n", "line 2: expected a path, got none"),
     ],
 )
 def test_wrong_class_tables_are_named(tmp_path: Path, text: str, message: str) -> None:

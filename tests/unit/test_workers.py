@@ -72,6 +72,18 @@ async def test_a_greedy_client_is_sent_away_for_a_modest_one() -> None:
     assert busy.metric("shed_total") == 2
 
 
+async def test_one_who_leaves_while_being_sent_away_harms_nobody() -> None:
+    async with Busy(max_waiting=3) as busy:
+        greedy = [busy.ask("greedy", f"g{n}") for n in range(3)]
+        await asyncio.sleep(0.02)
+        greedy[2].cancel()  # still in line: its task has not heard of it
+        modest = busy.ask("modest")
+        await asyncio.wait({greedy[2]})
+        busy.release.set()
+        await asyncio.gather(greedy[0], greedy[1], modest)
+    assert busy.order == ["g0", "modest", "g1"]
+
+
 async def test_equals_do_not_send_each_other_away() -> None:
     async with Busy(max_waiting=2) as busy:
         one, two = busy.ask("one"), busy.ask("two")

@@ -32,8 +32,9 @@ class AsyncGateClient(BaseClient):
         *,
         task: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - a gRPC deadline, sent to the server
+        hurried: bool = False,
     ) -> Verdict:
-        """The verdict on one encoded image (JPEG, PNG, WebP)."""
+        """The verdict on one encoded image (JPEG, PNG, WebP); `hurried` as `GateClient.assess`."""
         request = pb.AssessRequest(image=image, task=self._name(task))
         seconds = self.timeout if timeout is None else timeout
         try:
@@ -43,7 +44,7 @@ class AsyncGateClient(BaseClient):
             failure = to_ours(error)
         except GateProtocolError as error:
             failure = error
-        return self._fallback.instead(failure, request.task)
+        return self._fallback.instead(failure, request.task, hurried=hurried)
 
     def assess_many(
         self,

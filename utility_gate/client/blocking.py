@@ -34,12 +34,21 @@ class GateClient(BaseClient):
     _open = staticmethod(open_channel)
 
     def assess(
-        self, image: bytes, *, task: str | None = None, timeout: float | None = None
+        self,
+        image: bytes,
+        *,
+        task: str | None = None,
+        timeout: float | None = None,
+        hurried: bool = False,
     ) -> Verdict:
-        """The verdict on one encoded image (JPEG, PNG, WebP)."""
+        """The verdict on one encoded image (JPEG, PNG, WebP). Of a `hurried` call a `timeout` that
+        is too short is an error also where the client fails open: give it where the timeout is
+        somebody's whom the image comes from."""
         request = pb.AssessRequest(image=image, task=self._name(task))
         seconds = self.timeout if timeout is None else timeout
-        return self._judge(lambda: self._stub.Assess(request, timeout=seconds), request.task)
+        return self._judge(
+            lambda: self._stub.Assess(request, timeout=seconds), request.task, hurried=hurried
+        )
 
     def assess_many(
         self, images: Iterable[StreamItem], *, concurrency: int = 8, task: str | None = None
@@ -147,7 +156,7 @@ class GateClient(BaseClient):
     ) -> None:
         self.close()
 
-    def _judge(self, wait: Callable[[], Any], task: str) -> Verdict:
+    def _judge(self, wait: Callable[[], Any], task: str, *, hurried: bool = False) -> Verdict:
         """The verdict of the answer that `wait` returns, or what there is in its place."""
         try:
             return wire.to_verdict(wait().verdict)
@@ -155,4 +164,4 @@ class GateClient(BaseClient):
             failure = to_ours(error)
         except GateProtocolError as error:
             failure = error
-        return self._fallback.instead(failure, task)
+        return self._fallback.instead(failure, task, hurried=hurried)

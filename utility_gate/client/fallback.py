@@ -13,6 +13,7 @@ from utility_gate.errors import (
     GateCancelledError,
     GateDeniedError,
     GateError,
+    GateTimeoutError,
     UtilityGateError,
 )
 from utility_gate.types import Decision, Mode, Verdict
@@ -42,9 +43,11 @@ class Fallback:
         self._warned: dict[type[UtilityGateError], float] = {}
         self.count = 0
 
-    def instead(self, error: UtilityGateError, task: str) -> Verdict:
-        """A verdict in place of `error`; raises it if it must not be passed over."""
-        if not self._open or not is_trouble(error):
+    def instead(self, error: UtilityGateError, task: str, *, hurried: bool = False) -> Verdict:
+        """A verdict in place of `error`; raises it if it must not be passed over. A `hurried` call
+        had less time than the client gives the gate: that it was too short is nobody's trouble."""
+        late = hurried and isinstance(error, GateTimeoutError)
+        if not self._open or late or not is_trouble(error):
             raise error
         with self._lock:
             self.count += 1

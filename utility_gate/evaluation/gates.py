@@ -48,15 +48,19 @@ def reference_confidence(files: Sequence[Path], reference: str) -> dict[str, flo
     """
     found: dict[str, float] = {}
     names: set[str] = set()
+    weights: set[str] = set()
     for file in files:
         if read_metadata(file).get("task", "classification") != "classification":
             raise TableError(f"{file}: expected observations of classifiers for a reference")
-        table, _ = read_observations(file, ["network", "image_digest", "top1"])
+        table, _ = read_observations(file, ["network", "network_digest", "image_digest", "top1"])
         own = table.filter(pc.equal(table["network"].cast("string"), reference))
+        weights.update(pc.unique(own["network_digest"].cast("string")).to_pylist())
         names.update(pc.unique(table["network"].cast("string")).to_pylist())
         found |= zip(own["image_digest"].to_pylist(), own["top1"].to_pylist(), strict=True)
+    where = ", ".join(str(file) for file in files)
+    if len(weights) > 1:
+        raise TableError(f"{where}: expected {reference} with the same weights in all, got others")
     if not found:
-        where = ", ".join(str(file) for file in files)
         raise TableError(f"{where}: expected one of {sorted(names)}, got {reference!r}")
     return found
 

@@ -120,17 +120,19 @@ def read_material(study: Study) -> Material:
         if encodings.labels not in tables:
             tables[encodings.labels] = labelled.read_table(encodings.labels, ())
     reference = study.gates.reference
-    for path, table in tables.items():
+    teachers = tuple(labelled.read_table(path, ("train",)) for path in study.gates.labels)
+    known = [*tables.items(), *zip(study.gates.labels, teachers, strict=True)]
+    for path, table in known:
         if reference is not None and reference in table.networks:
             raise TableError(f"expected a reference without a vote in {path}, got {reference}")
-    without = {name for table in tables.values() for name in table.networks}
+    without = {name for _, table in known for name in table.networks}
     if reference is not None:
         without.add(reference)
     return Material(
         study=study,
         contestants=tuple(contestants),
         tables=tables,
-        teachers=tuple(labelled.read_table(path, ("train",)) for path in study.gates.labels),
+        teachers=teachers,
         observed={
             part.name: read_observed(part.observations, part.networks, sorted(without))
             for part in study.unseen

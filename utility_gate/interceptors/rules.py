@@ -124,6 +124,12 @@ class Rules:
         value = request
         for name in self.field.split("."):
             if not hasattr(value, name):
+                if value is not request and not isinstance(value, Message):
+                    raise ConfigError(
+                        f"expected a message before {name} of {self.field} in {method}, got a "
+                        f"{type(value).__name__}: an image in each of several messages is found by "
+                        "a function of the request, or by a route of the gate"
+                    )
                 return self._without_field(method, request)
             if isinstance(value, Message) and _is_unset(value, name):
                 return None

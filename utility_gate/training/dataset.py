@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from utility_gate.sides import LabelledCopy, LabelledRow
 from utility_gate.training.draws import Draw
 from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD
 from utility_gate.training.pixels import PixelStore, store_pixels
+from utility_gate.types import Label
 
 RESAVED = (85, 98)
 """JPEG qualities of `reencode`: too high to make a useful copy non-useful."""
@@ -100,7 +101,8 @@ class FreshCopies:
     """Copies made from their sources at every look, also at JPEG qualities that nobody observed.
 
     A copy compressed by plain JPEG may be drawn at any quality from its own up to the next
-    observed one of the same source, if both have the same target, and so has what lies between.
+    observed one of the same source, if both have the same target, and so has what lies between;
+    a quality observed without a target, as undecided ones are, ends that.
     `upto` holds that next quality for each row (its own where there is none).
     """
 
@@ -111,9 +113,15 @@ class FreshCopies:
 
     @classmethod
     def make(
-        cls, rows: list[LabelledRow], images: Path, scale_to: int, folder: Path
+        cls,
+        rows: list[LabelledRow],
+        images: Path,
+        scale_to: int,
+        folder: Path,
+        observed: Iterable[tuple[str, Label]] = (),
     ) -> FreshCopies:
-        """Decode the sources that are not in `folder` yet.
+        """Decode the sources that are not in `folder` yet. `observed` are all labels of the tables
+        with their tasks, also those without a target.
 
         Raises:
             TableError: if a source is missing or another file than was labelled, or the folder
@@ -122,7 +130,7 @@ class FreshCopies:
         paths = {row.label.source_digest: row.label.source for row in rows}
         load = partial(_load, images, paths)
         store = store_pixels(folder, "sources", paths, load)
-        return cls(rows, scale_to, _next_qualities(rows), store)
+        return cls(rows, scale_to, _next_qualities(rows, observed), store)
 
     @property
     def targets(self) -> Sequence[float]:
@@ -152,19 +160,28 @@ def _degradation(name: str, parameters: str) -> Degradation:
     return from_json(name, parameters)
 
 
-def _next_qualities(rows: list[LabelledRow]) -> list[int | None]:
+def _place(task: str, label: Label) -> tuple[tuple[str, ...], int] | None:
+    """The ladder that a plain JPEG copy is on, and its quality."""
+    made = _degradation(label.degradation, label.parameters)
+    if not isinstance(made, Jpeg):
+        return None
+    return (task, label.source_digest, label.augmentation, made.subsampling), made.quality
+
+
+def _next_qualities(
+    rows: list[LabelledRow], observed: Iterable[tuple[str, Label]] = ()
+) -> list[int | None]:
     """For each plain JPEG copy the next observed quality above it if it has the same target."""
     ladders: dict[tuple[str, ...], list[tuple[int, float]]] = defaultdict(list)
-    keys: list[tuple[tuple[str, ...], int] | None] = []
-    for row in rows:
-        made = _degradation(row.label.degradation, row.label.parameters)
-        if isinstance(made, Jpeg):
-            label = row.label
-            key = (row.task, label.source_digest, label.augmentation, made.subsampling)
-            ladders[key].append((made.quality, row.target))
-            keys.append((key, made.quality))
-        else:
-            keys.append(None)
+    keys = [_place(row.task, row.label) for row in rows]
+    for row, place in zip(rows, keys, strict=True):
+        if place is not None:
+            ladders[place[0]].append((place[1], row.target))
+    known = set(keys)
+    for task, label in observed:
+        place = _place(task, label)
+        if place is not None and place not in known:
+            ladders[place[0]].append((place[1], math.nan))  # equal to no target
     for ladder in ladders.values():
         ladder.sort()
     result: list[int | None] = []

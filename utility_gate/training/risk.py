@@ -82,4 +82,6 @@ def _state(
     """The guarantee with the threshold that was chosen in the end, and the loss observed at it."""
     names, owner, counts = np.unique(owners, return_inverse=True, return_counts=True)
     loss = float((np.bincount(owner, wrong, len(names)) / counts).mean())
-    return guarantee.model_copy(update={"threshold": at, "achieved": loss})
+    # Utilities of exactly 1 pass at any threshold.
+    holds = guarantee.holds and loss <= guarantee.risk
+    return guarantee.model_copy(update={"threshold": at, "achieved": loss, "holds": holds})

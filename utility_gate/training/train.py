@@ -17,8 +17,8 @@ from utility_gate.checkpoint import CARD, Card, Weights, save_card
 from utility_gate.errors import ConfigError, ImageError
 from utility_gate.files import digest_bytes, digest_file
 from utility_gate.images import Pixels, decode
-from utility_gate.sides import LabelledCopy, choose_rows, count_labels, load_sides
-from utility_gate.tables import read_metadata
+from utility_gate.sides import LabelledCopy, choose_rows, count_labels, load_sides, task_of
+from utility_gate.tables import read_labels, read_metadata
 from utility_gate.training.calibrate import fit_platt
 from utility_gate.training.config import TrainConfig
 from utility_gate.training.curves import draw_curves
@@ -158,7 +158,8 @@ def _fit(
     if config.on_the_fly:
         rows = choose_rows(labels, config.targets, config.shares, only=("train",))
         folder = cache if cache is not None else out / "cache"
-        fresh: Copies = FreshCopies.make(rows, images, config.scale_to, folder)
+        observed = [(task_of(table), label) for table in labels for label in read_labels(table)]
+        fresh: Copies = FreshCopies.make(rows, images, config.scale_to, folder, observed)
         checked = make_copies(validation, config.scale_to, cache)
         return fit(net, config, fresh, checked, out, described), len(rows)
     train = load_sides(labels, images, config.targets, config.shares, only=("train",)).train
