@@ -264,7 +264,7 @@ class TestServer:
 
     def test_images_in_several_messages_are_refused_not_passed(self) -> None:
         rules = Rules("photos.data")
-        with pytest.raises(ConfigError, match="a message before data of photos.data"):
+        with pytest.raises(ConfigError, match=r"a message before data of photos\.data"):
             rules.image("/shop.v1.ShopService/Look", LookRequest(photos=[{"data": DARK}]))
         assert rules.image("/shop.v1.ShopService/Browse", BrowseRequest(query="x")) is None
 
