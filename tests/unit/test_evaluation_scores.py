@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from utility_gate.evaluation.gates import top_share
+from utility_gate.evaluation.labelled import _ratio_interval
 from utility_gate.evaluation.precision import (
     IOUS,
     Boxes,
@@ -29,6 +30,7 @@ from utility_gate.evaluation.scores import (
     reliability,
     roc,
 )
+from utility_gate.evaluation.tables import number as to_text
 
 
 def test_balanced_accuracy_and_threshold_by_hand() -> None:
@@ -45,6 +47,15 @@ def test_the_best_threshold_of_many_scores_is_found_among_their_quantiles() -> N
     found = balanced_accuracy(scores >= best_threshold(scores, labels), labels)
     every = max(balanced_accuracy(scores >= at, labels) for at in np.unique(scores)[::5])
     assert found == pytest.approx(every, abs=0.002)
+
+
+def test_a_ratio_of_errors_is_unbounded_where_the_other_makes_none() -> None:
+    errors, others = np.array([0.1] * 60 + [0.0] * 40), np.array([0.1] * 50 + [0.0] * 50)
+    found = _ratio_interval(1.0, errors, others)  # 1 fifty times, then infinite ten times
+    assert (found.low, found.high) == (1.0, np.inf)
+    assert to_text(found, 2) == "1.00 (1.00 to inf)"
+    finite = _ratio_interval(1.0, errors[:50], others[:50])
+    assert (finite.low, finite.high) == (1.0, 1.0)
 
 
 def test_calibration_error_by_hand() -> None:

@@ -30,7 +30,13 @@ from utility_gate.training.config import load_config
 from utility_gate.training.dataset import predictor_preprocess
 from utility_gate.training.distill import DegradedCrops, DistillConfig, Teacher, distill
 from utility_gate.training.fit import build_net
-from utility_gate.training.module import Trunk, UtilityNet, describe_init
+from utility_gate.training.module import (
+    Trunk,
+    UtilityNet,
+    describe_init,
+    photographs_of,
+    short_digest,
+)
 from utility_gate.training.photos import build_cache
 from utility_gate.training.train import train
 
@@ -322,6 +328,7 @@ def test_a_trunk_can_be_distilled(tmp_path: Path) -> None:
     cache = build_cache([tmp_path], tmp_path / "cache", side=256)
     held_out = [digest_bytes((tmp_path / f"{n}.png").read_bytes()) for n in range(12)]
     assert set(cache.digests) == {d for d in held_out if split_of(d) == "train"}
+    assert photographs_of(str(config.out)) == {short_digest(d) for d in cache.digests}
     assert cache.pixels.shape[1:] == (256, 256, 3)
     crops = DegradedCrops(cache, 16, 5, seed=3)
     assert crops[0].shape == (16, 16, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
+from safetensors.torch import save_file
 
 from tests.training import METADATA, TINY
 from utility_gate.checkpoint import CARD
@@ -23,7 +25,7 @@ from utility_gate.training.config import TrainConfig, load_config
 from utility_gate.training.curves import draw_curves
 from utility_gate.training.dataset import make_copies
 from utility_gate.training.fit import Fitted, build_net, fit
-from utility_gate.training.module import UtilityNet
+from utility_gate.training.module import PHOTOGRAPHS, Trunk, UtilityNet, short_digest
 from utility_gate.training.train import describe_run, train
 from utility_gate.training.trainer import log_files, make_trainer
 
@@ -141,6 +143,40 @@ def test_without_sources_of_their_own_thresholds_promise_nothing(
     assert UtilityPredictor.load(tmp_path / "b").card.training["config"]["features"] == [
         "confidence", "pooled", "stages",
     ]  # fmt: skip
+
+
+def test_guarantees_are_of_what_was_exported(tables: Path, tmp_path: Path) -> None:
+    config = load_config("finetune", **(SMALL | {"calibration_fraction": 0.2, "min_side": 73}))
+    labels = [tables / "labels.parquet"]
+    card = train(config, labels, tables, tmp_path / "p", name="x", release="1")
+    assert card is not None
+    predictor = UtilityPredictor.load(tmp_path / "p")
+    sides = load_sides(labels, tables, config.targets, config.shares, only=("calibration",))
+    useful = [copy for copy in sides.calibration if copy.label.label == 1]
+    rejected = [predictor.look(copy.data).utility < card.thresholds.review for copy in useful]
+    assert card.guarantees[0].achieved == pytest.approx(sum(rejected) / len(rejected))
+    # All are 96 x 72 pixels, too small to be judged: none is told from another.
+    assert {predictor.look(copy.data).utility for copy in sides.calibration} == {0.0}
+
+
+def test_photographs_that_a_trunk_was_pretrained_on_promise_nothing(
+    tables: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = SMALL | {"epochs": 1, "calibration_fraction": 0.2}
+    labels, config = [tables / "labels.parquet"], load_config("finetune", **changes)
+    sides = load_sides(labels, tables, config.targets, config.shares, only=("calibration",))
+    seen = short_digest(sides.calibration[0].label.source_digest)
+    state = Trunk().state_dict()
+    for name, photographs in (("other", ["0" * 16]), ("same", [seen])):
+        trunk = tmp_path / f"{name}.safetensors"
+        save_file(state, trunk, {PHOTOGRAPHS: json.dumps(photographs), "teacher": "x"})
+        own = load_config("finetune", **(changes | {"init": str(trunk)}))
+        card = train(own, labels, tables, tmp_path / name, name="x", release="1")
+        assert card is not None
+        assert bool(card.guarantees) is (name == "other")
+        assert card.training["init"]["teacher"] == "x"
+        assert PHOTOGRAPHS not in card.training["init"]
+    assert "pretrained on 1 of " in caplog.text
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from utility_gate.errors import TableError
 from utility_gate.evaluation.copies import Scores
 from utility_gate.evaluation.gates import BRISQUE, PREDICTOR_THRESHOLD, QUALITY, confidence_name
-from utility_gate.evaluation.resample import Resamples, Value, combine, divide, resample
+from utility_gate.evaluation.resample import Resamples, Value, divide, resample
 from utility_gate.evaluation.results import Against, GateResult, KindResult, SetResult
 from utility_gate.evaluation.scores import (
     Flags,
@@ -28,7 +28,7 @@ from utility_gate.evaluation.scores import (
 )
 from utility_gate.sides import Shares, Side, side_of, task_of
 from utility_gate.split import unit_hash
-from utility_gate.statistics import to_interval
+from utility_gate.statistics import BOUNDS, Interval, to_interval
 from utility_gate.tables import read_labels, read_metadata
 from utility_gate.types import Copy, Label
 
@@ -271,9 +271,18 @@ def against(predictor: Gate, trivial: Sequence[Gate], table: LabelledTable) -> A
     """The predictor's error over the better trivial gate's, with a paired interval."""
     found = {gate.name: accuracies(gate, table) for gate in trivial}
     best = max(found, key=lambda name: found[name][0])
-    ratio = combine(_error_ratio, accuracies(predictor, table), found[best])
-    return Against(best, ratio)
+    (own, own_sets), (other, other_sets) = accuracies(predictor, table), found[best]
+    ratio = divide(np.array([1 - own]), np.array([1 - other]))[0]
+    return Against(best, _ratio_interval(float(ratio), 1 - own_sets, 1 - other_sets))
 
 
-def _error_ratio(accuracy: Floats, other: Floats) -> Floats:
-    return divide(1 - accuracy, 1 - other)
+def _ratio_interval(ratio: float, errors: Floats, others: Floats) -> Interval:
+    """A ratio of errors with its bounds. Of sets on which the other makes none it is unbounded, and
+    that counts; of sets on which neither does there is none."""
+    ratios = divide(errors, others)
+    ratios[(others <= 0) & (errors > 0)] = np.inf
+    known = ratios[~np.isnan(ratios)]
+    if np.isfinite(known).all():
+        return to_interval(ratio, known)
+    low, high = np.quantile(known, BOUNDS, method="inverted_cdf")
+    return Interval(ratio, float(low), float(high))

@@ -33,7 +33,13 @@ from utility_gate.files import digest_bytes
 from utility_gate.images import Pixels, decode, encode_jpeg
 from utility_gate.networks import OnnxClassifierSpec, open_session
 from utility_gate.preprocess import Preprocess
-from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD, Trunk
+from utility_gate.training.module import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    PHOTOGRAPHS,
+    Trunk,
+    short_digest,
+)
 from utility_gate.training.photos import PhotoCache, build_cache
 
 log = logging.getLogger(__name__)
@@ -194,7 +200,8 @@ def distill(config: DistillConfig, teacher: OnnxClassifierSpec) -> Path:
     was made from in the file's metadata.
 
     Photographs held out for testing (see `utility_gate.split`) are never looked at; those that
-    training later keeps for validation are, without their labels.
+    training later keeps for validation and calibration are, without their labels: thresholds that
+    such photographs choose have no guarantee.
 
     Raises:
         ConfigError: if `config.out` exists, or the samples do not fill a batch.
@@ -242,6 +249,7 @@ def _provenance(
         "teacher": teacher.name,
         "teacher_sha256": digest_bytes(teacher.file.read_bytes()),
         "photos": json.dumps(photos),
+        PHOTOGRAPHS: json.dumps([short_digest(digest) for digest in cache.digests]),
         "samples": str(config.samples),
         "batch_size": str(config.batch_size),
         "side": str(config.side),

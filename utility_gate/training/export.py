@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -129,6 +130,26 @@ def conformance_vectors(
                 )
             )
     return tuple(vectors)
+
+
+def utilities_of_export(
+    path: Path,
+    preprocess: Preprocess,
+    scale_to: int,
+    min_side: int,
+    temperature: float,
+    files: Sequence[bytes],
+) -> npt.NDArray[np.float64]:
+    """What the export will say of encoded images (N,), as it serves."""
+    session = open_session(path)
+    utilities = np.zeros(len(files))
+    for number, data in enumerate(files):
+        image = decode(data, OWN_COPIES, scale_to=scale_to)
+        if min(image.width, image.height) < min_side:
+            continue
+        (logits,) = session.run(None, {"images": preprocess([image.pixels])})
+        utilities[number] = to_utility(np.asarray(logits, np.float64), temperature)[0]
+    return utilities
 
 
 def synthetic_photo() -> Pixels:

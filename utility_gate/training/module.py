@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -265,6 +266,26 @@ def describe_init(source: str) -> dict[str, str]:
     path = Path(source)
     if source in ("scratch", "IMAGENET1K_V1"):
         return {"source": source}
-    with safe_open(path, framework="pt") as file:
-        recorded = file.metadata() or {}
+    recorded = {k: v for k, v in _metadata(path).items() if k != PHOTOGRAPHS}
     return {"source": path.name, "sha256": digest_bytes(path.read_bytes()), **recorded}
+
+
+PHOTOGRAPHS = "photograph_digests"
+"""Of a trunk's metadata: the photographs that it was pretrained on, as JSON."""
+
+
+def short_digest(digest: str) -> str:
+    """Enough of a SHA-256 to know a photograph by."""
+    return digest[:16]
+
+
+def photographs_of(source: str) -> frozenset[str]:
+    """The photographs (`short_digest`) that a trunk's maker recorded; none of torchvision's."""
+    if source in ("scratch", "IMAGENET1K_V1"):
+        return frozenset()
+    return frozenset(json.loads(_metadata(Path(source)).get(PHOTOGRAPHS, "[]")))
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}

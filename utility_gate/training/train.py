@@ -23,9 +23,20 @@ from utility_gate.training.calibrate import fit_platt
 from utility_gate.training.config import TrainConfig
 from utility_gate.training.curves import draw_curves
 from utility_gate.training.dataset import Copies, FreshCopies, make_copies, predictor_preprocess
-from utility_gate.training.export import conformance_vectors, export_onnx, synthetic_photo
+from utility_gate.training.export import (
+    conformance_vectors,
+    export_onnx,
+    synthetic_photo,
+    utilities_of_export,
+)
 from utility_gate.training.fit import Fitted, build_net, fit, fit_exactly, head_logits
-from utility_gate.training.module import NON_USEFUL, USEFUL, UtilityNet, describe_init
+from utility_gate.training.module import (
+    USEFUL,
+    UtilityNet,
+    describe_init,
+    photographs_of,
+    short_digest,
+)
 from utility_gate.training.risk import choose_thresholds
 from utility_gate.training.trainer import processes
 
@@ -81,7 +92,7 @@ def train(
     fitted, trained_on = _fit(net, config, labels, images, out, kept.validation, cache, described)
     if processes()[0] > 0:
         return None
-    # 4. Calibrate on validation copies; choose thresholds by risk on sources of their own.
+    # 4. Calibrate on validation copies.
     logits, truth = _judge(net, config, kept.validation, cache)
     if fitted is None:
         auroc = float(binary_auroc(logits.softmax(1)[:, USEFUL], torch.from_numpy(truth)))
@@ -89,21 +100,30 @@ def train(
         auroc = fitted.auroc
         draw_curves(out)
     temperature, shift = fit_platt(logits, torch.from_numpy(truth))
+    # 5. Export, and compare the export with torch; the shift becomes part of the weights.
+    net.shift_margin(shift * temperature)
+    path = export_onnx(net, config.side, out)
+    preprocess = predictor_preprocess(config.side, config.fit)
+    # 6. Thresholds by risk on sources of their own, of what was exported.
     bounding = kept.calibration or kept.validation
-    if kept.calibration:
-        logits, truth = _judge(net, config, bounding, cache)
-    margin = (logits[:, USEFUL] - logits[:, NON_USEFUL]).double()
-    utility = (margin / temperature + shift).sigmoid().numpy()
+    utility = utilities_of_export(
+        path, preprocess, config.scale_to, config.min_side, temperature,
+        [copy.data for copy in bounding],
+    )  # fmt: skip
+    truth = np.array([int(copy.target) for copy in bounding], np.int64)
     owners = [copy.label.source_digest for copy in bounding]
     thresholds, guarantees = choose_thresholds(utility, truth, owners)
     for guarantee in guarantees:
         if not (guarantee.holds and kept.calibration):
             log.warning("no guarantee for %s: %d sources", guarantee.kind, guarantee.sources)
-    # 5. Export, and compare the export with torch; the shift becomes part of the weights.
-    net.shift_margin(shift * temperature)
-    path = export_onnx(net, config.side, out)
-    preprocess = predictor_preprocess(config.side, config.fit)
-    # 6. The card.
+    promised = bool(kept.calibration)
+    if promised and (known := photographs_of(config.init).intersection(map(short_digest, owners))):
+        log.warning(
+            "no guarantee: the trunk was pretrained on %d of %d photographs that choose thresholds",
+            len(known), len(set(owners)),
+        )  # fmt: skip
+        promised = False
+    # 7. The card.
     card = Card(
         name=name,
         version=release,
@@ -114,7 +134,7 @@ def train(
         min_side=config.min_side,
         temperature=temperature,
         thresholds=thresholds,
-        guarantees=guarantees if kept.calibration else (),
+        guarantees=guarantees if promised else (),
         intended_use=intended_use,
         limits=limits,
         training={
