@@ -13,9 +13,6 @@ from pipelines.embedded import CLASSIFIER, model_folder
 from utility_gate.errors import ConfigError
 from utility_gate.predictor import EMBEDDED
 
-_HEADS = {"damage": "type", "car_model": "model"}
-"""The head of each classifier that is meant where none is named."""
-
 _OF_ONE = {"rates": "car_model", "dropouts": "car_model"}
 """Options that only one pipeline has."""
 
@@ -103,7 +100,8 @@ def trunk(options: argparse.Namespace) -> int:
     """Write the classifier as a trunk that `utility-gate train --init` takes."""
     from pipelines.training.trunk import write_trunk  # torch, for this alone
 
-    head = options.head or _HEADS[options.name]
+    data = importlib.import_module(f"pipelines.{options.name}.data")
+    head = options.head or data.LABELLING_HEAD
     with model_folder(options.model, f"pipelines.{options.name}") as folder:
         card = write_trunk(folder / CLASSIFIER, head, options.out)
     print(f"{options.out}: {card.name} {card.version}, head {head}")

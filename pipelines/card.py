@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.heads import Head
 from utility_gate.checkpoint import WeightsCard
+from utility_gate.errors import ConfigError
 from utility_gate.preprocess import Preprocess
 
 TOLERANCE = 0.03
@@ -71,6 +72,19 @@ class ClassifierCard(NetworkCard):
     scale_to: int = Field(gt=0)
     heads: tuple[HeadCard, ...] = Field(min_length=1)
     thresholds: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(default={})
+
+    def find_head(self, name: str) -> tuple[int, Head]:
+        """A head that chooses one class, after the number of logits before its own.
+
+        Raises:
+            ConfigError: if there is none of this name.
+        """
+        heads = [each.head for each in self.heads]
+        for number, head in enumerate(heads):
+            if head.name == name and not head.multi_label:
+                return sum(len(each.classes) for each in heads[:number]), head
+        names = ", ".join(each.name for each in heads if not each.multi_label)
+        raise ConfigError(f"expected one of the heads {names}, got {name!r}")
 
 
 class DetectorCard(NetworkCard):

@@ -30,25 +30,20 @@ def write_labelling(
             label for it.
         TableError: if an image has a class that the head does not know.
     """
-    heads = [each.head for each in card.heads]
-    chosen = [each for each in heads if each.name == head and not each.multi_label]
-    if not chosen:
-        names = ", ".join(each.name for each in heads if not each.multi_label)
-        raise ConfigError(f"expected one of the heads {names}, got {head!r}")
+    first, chosen = card.find_head(head)
     labelled = [example for example in examples if example.labels.get(head)]
     if not labelled:
         raise ConfigError(f"expected images with a label for {head}, got none")
-    check_labels(labelled, chosen)
-    first = sum(len(each.classes) for each in heads[: heads.index(chosen[0])])
+    check_labels(labelled, [chosen])
     with whole_file(out / NETWORKS) as partial:
-        partial.write_text(_entry(card, model / card.weights.file, chosen[0], first))
+        partial.write_text(_entry(card, model / card.weights.file, chosen, first))
     with whole_file(out / TRUTH) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("path", "class_index", "name"))
         for example in labelled:
             (name,) = example.labels[head]
             path = example.path.relative_to(data).as_posix()
-            writer.writerow((path, chosen[0].index(name), name))
+            writer.writerow((path, chosen.index(name), name))
     return len(labelled)
 
 

@@ -55,9 +55,9 @@ def open_channel(
     Raises:
         ConfigError: if the key cannot be one, or would travel unencrypted beyond this machine.
     """
-    options = _check_key(target, api_key, options, encrypted=credentials is not None)
+    _check_key(target, api_key, encrypted=credentials is not None)
     if credentials is None:
-        channel = grpc.insecure_channel(target, options=options)
+        channel = grpc.insecure_channel(target, options=_plaintext(target, options))
     else:
         channel = grpc.secure_channel(target, credentials, options=options)
     return cast(grpc.Channel, _Keyed(channel, api_key)) if api_key else channel
@@ -75,9 +75,9 @@ def open_async_channel(
     Raises:
         ConfigError: as `open_channel`.
     """
-    options = _check_key(target, api_key, options, encrypted=credentials is not None)
+    _check_key(target, api_key, encrypted=credentials is not None)
     if credentials is None:
-        channel = grpc.aio.insecure_channel(target, options=options)
+        channel = grpc.aio.insecure_channel(target, options=_plaintext(target, options))
     else:
         channel = grpc.aio.secure_channel(target, credentials, options=options)
     return cast(grpc.aio.Channel, _Keyed(channel, api_key)) if api_key else channel
@@ -93,13 +93,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _check_key(target: str, api_key: str, options: Options, *, encrypted: bool) -> Options:
-    """The options of a channel on which the key travels safely."""
-    # Else a proxy named by the environment would carry what is meant to stay on this machine.
-    if not encrypted and _stays_here(target):
-        options = (*options, ("grpc.enable_http_proxy", 0))
+def _plaintext(target: str, options: Options) -> Options:
+    """Of a channel without TLS: else a proxy that the environment names would carry what is meant
+    to stay on this machine."""
+    return (*options, ("grpc.enable_http_proxy", 0)) if _stays_here(target) else options
+
+
+def _check_key(target: str, api_key: str, *, encrypted: bool) -> None:
     if not api_key:
-        return options
+        return
     if not (api_key.isascii() and api_key.isprintable() and " " not in api_key):
         raise ConfigError(
             "api_key: expected visible ASCII characters alone, got others (a line break at its "
@@ -110,7 +112,6 @@ def _check_key(target: str, api_key: str, options: Options, *, encrypted: bool) 
             f"expected TLS for an API key to {target}, got a plaintext channel, on which anyone "
             "between could read the key; give credentials (on the command line --ca)"
         )
-    return options
 
 
 def _stays_here(target: str) -> bool:

@@ -19,6 +19,9 @@ from pipelines.labelling import write_labelling
 from utility_gate.checkpoint import load_card
 from utility_gate.errors import ConfigError
 
+LABELLING_HEAD = HEAD
+"""Labels copies, and is what a gate learns on, where no head is named."""
+
 _OTHERS = ("alike", "boxes", "detector", "recipe", "sets")
 
 
@@ -78,7 +81,7 @@ def write_sources(
         ConfigError, TableError, CheckpointError: if the file, the images or the network cannot be
             used.
     """
-    chosen = head or HEAD
+    chosen = head or LABELLING_HEAD
     _, job = load_job(config, data, out)
     held_out = job.side("validation") + job.side("test")
     with model_folder(model, "pipelines.car_model") as folder:

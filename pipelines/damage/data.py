@@ -12,6 +12,9 @@ from pipelines.job import Job
 from pipelines.labelling import write_labelling
 from utility_gate.checkpoint import load_card
 
+LABELLING_HEAD = TYPE.name
+"""Labels copies, and is what a gate learns on, where no head is named."""
+
 
 def classifier_job(config: Path, data: Path, out: Path, release: str = "1") -> Job:
     """The classifier's images and heads; location is asked for if any image has a label for it."""
@@ -31,7 +34,7 @@ def write_sources(
         ConfigError, TableError, CheckpointError: if the file, the images or the networks cannot be
             used.
     """
-    chosen = head or TYPE.name
+    chosen = head or LABELLING_HEAD
     job = classifier_job(config, data, out)
     held_out = job.side("validation") + job.side("test")
     with model_folder(model, "pipelines.damage") as folder:

@@ -37,7 +37,7 @@ def write_trunk(folder: Path, head: str, out: Path) -> ClassifierCard:
     arch = str(card.training.get("recipe", {}).get("arch"))
     if arch not in ARCHITECTURES:
         raise ConfigError(f"expected a classifier on {' or '.join(ARCHITECTURES)}, got {arch}")
-    trunk = _fill(Trunk(arch, ("confidence",)), weights, *_place(card, head))
+    trunk = _fill(Trunk(arch, ("confidence",)), weights, *card.find_head(head))
     said = {
         "classifier": f"{card.name} {card.version}, head {head}",
         "classifier_sha256": card.weights.sha256,
@@ -46,16 +46,6 @@ def write_trunk(folder: Path, head: str, out: Path) -> ClassifierCard:
     with whole_file(out) as partial:
         save_file(state, partial, said)
     return card
-
-
-def _place(card: ClassifierCard, name: str) -> tuple[int, Head]:
-    """Where a head's logits begin, and the head."""
-    heads = [each.head for each in card.heads]
-    for number, head in enumerate(heads):
-        if head.name == name and not head.multi_label:
-            return sum(len(each.classes) for each in heads[:number]), head
-    names = ", ".join(each.name for each in heads if not each.multi_label)
-    raise ConfigError(f"expected one of the heads {names}, got {name!r}")
 
 
 def _fill(trunk: Trunk, weights: bytes, first: int, head: Head) -> Trunk:

@@ -13,7 +13,7 @@ from labelers.networks import open_network
 from tests.conftest import draw
 from tests.training import TINY
 from tests.unit.test_networks import cache_state, classify, detect
-from tests.unit.test_training_fit import SMALL, killed_run, run
+from tests.unit.test_training_fit import SMALL, check_killed_run, run
 from utility_gate.predictor import UtilityPredictor
 from utility_gate.sides import load_sides
 from utility_gate.training.config import load_config
@@ -51,13 +51,7 @@ def test_training_uses_the_gpu(tables: Path, tmp_path: Path) -> None:
 def test_a_killed_run_ends_as_if_it_had_not_been(
     tables: Path, tmp_path: Path, monkeypatch: Patch, changes: dict[str, Any]
 ) -> None:
-    config = load_config("finetune", **(SMALL | changes))
-    whole, expected = run(tables, tmp_path / "whole", config)
-    killed_run(tables, tmp_path / "killed", config, monkeypatch)
-    continued, fitted = run(tables, tmp_path / "killed", config)
-    assert fitted.auroc == expected.auroc
-    for name, value in whole.state_dict().items():
-        assert torch.equal(continued.state_dict()[name], value), name
+    check_killed_run(tables, tmp_path, load_config("finetune", **(SMALL | changes)), monkeypatch)
 
 
 def test_a_compiled_network_learns_what_it_learns_otherwise(tables: Path, tmp_path: Path) -> None:

@@ -30,13 +30,8 @@ from utility_gate.training.config import load_config
 from utility_gate.training.dataset import predictor_preprocess
 from utility_gate.training.distill import DegradedCrops, DistillConfig, Teacher, distill
 from utility_gate.training.fit import build_net
-from utility_gate.training.module import (
-    Trunk,
-    UtilityNet,
-    describe_init,
-    photographs_of,
-    short_digest,
-)
+from utility_gate.training.module import Trunk, UtilityNet
+from utility_gate.training.origin import describe_init, photographs_of, short_digest
 from utility_gate.training.photos import build_cache
 from utility_gate.training.train import train
 
@@ -248,6 +243,8 @@ def test_presets_and_mistakes() -> None:
     assert load_config("finetune", epochs=3, seed=None).epochs == 3
     best, embedded = load_config("best"), load_config("embedded")
     assert best.model_copy(update={"arch": "mobilenet_v2"}) == embedded
+    own = {"init": embedded.init, "fit": embedded.fit}
+    assert load_config("pipeline").model_copy(update=own) == embedded
     with pytest.raises(ConfigError, match=r"a preset \(best, embedded, finetune"):
         load_config("worst")
     with pytest.raises(ConfigError, match="epochs"):

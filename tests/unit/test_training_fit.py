@@ -25,7 +25,8 @@ from utility_gate.training.config import TrainConfig, load_config
 from utility_gate.training.curves import draw_curves
 from utility_gate.training.dataset import make_copies
 from utility_gate.training.fit import Fitted, build_net, fit
-from utility_gate.training.module import PHOTOGRAPHS, Trunk, UtilityNet, short_digest
+from utility_gate.training.module import Trunk, UtilityNet
+from utility_gate.training.origin import PHOTOGRAPHS, short_digest
 from utility_gate.training.train import describe_run, train
 from utility_gate.training.trainer import log_files, make_trainer
 
@@ -66,18 +67,24 @@ def killed_run(
             run(tables, out, config)
 
 
+def check_killed_run(
+    tables: Path, folder: Path, config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run as a whole and one that is killed and continued, in `folder`, end alike."""
+    whole, expected = run(tables, folder / "whole", config)
+    killed_run(tables, folder / "killed", config, monkeypatch)
+    continued, fitted = run(tables, folder / "killed", config)
+    assert fitted.auroc == expected.auroc
+    for name, value in whole.state_dict().items():
+        assert torch.equal(continued.state_dict()[name], value), name
+
+
 def test_a_killed_run_ends_as_if_it_had_not_been(
     tables: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    config = load_config("finetune", **SMALL)
-    whole, expected = run(tables, tmp_path / "whole", config)
-    killed_run(tables, tmp_path / "killed", config, monkeypatch)
-    continued, fitted = run(tables, tmp_path / "killed", config)
-    assert fitted.auroc == expected.auroc
-    for name, value in whole.state_dict().items():
-        assert torch.equal(continued.state_dict()[name], value), name
+    check_killed_run(tables, tmp_path, load_config("finetune", **SMALL), monkeypatch)
     # Both parts of the log are there, and the curves run through them.
     first, second = (log.read_text() for log in log_files(tmp_path / "killed"))
     assert ("\n1," in first, "\n1," in second) == (True, False)

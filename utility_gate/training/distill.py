@@ -33,13 +33,8 @@ from utility_gate.files import digest_bytes
 from utility_gate.images import Pixels, decode, encode_jpeg
 from utility_gate.networks import OnnxClassifierSpec, open_session
 from utility_gate.preprocess import Preprocess
-from utility_gate.training.module import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    PHOTOGRAPHS,
-    Trunk,
-    short_digest,
-)
+from utility_gate.training.module import IMAGENET_MEAN, IMAGENET_STD, Trunk
+from utility_gate.training.origin import PHOTOGRAPHS, short_digest
 from utility_gate.training.photos import PhotoCache, build_cache
 
 log = logging.getLogger(__name__)

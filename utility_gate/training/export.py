@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -112,44 +111,34 @@ def store_half(model: onnx.ModelProto, only: Container[str] | None = None) -> on
 
 
 def conformance_vectors(
-    path: Path, preprocess: Preprocess, scale_to: int, temperature: float, photos: list[Pixels]
+    judge: Callable[[bytes], float], photos: Sequence[Pixels]
 ) -> tuple[ConformanceVector, ...]:
-    """Each photo at JPEG qualities 90, 25 and 5, with the utility that the export gives it."""
-    session = open_session(path)
-    vectors = []
-    for photo in photos:
-        for quality in (90, 25, 5):
-            data = Jpeg(quality).apply(photo)
-            batch = preprocess([decode(data, OWN_COPIES, scale_to=scale_to).pixels])
-            (logits,) = session.run(None, {"images": batch})
-            utility = float(to_utility(np.asarray(logits, np.float64), temperature)[0])
-            encoded = base64.b64encode(data).decode()
-            vectors.append(
-                ConformanceVector(
-                    image=encoded, utility=round(utility, 6), tolerance=CONFORMANCE_TOLERANCE
-                )
-            )
-    return tuple(vectors)
+    """Each photo at JPEG qualities 90, 25 and 5, with the utility that `judge` gives it."""
+    return tuple(
+        ConformanceVector(
+            image=base64.b64encode(data).decode(),
+            utility=round(judge(data), 6),
+            tolerance=CONFORMANCE_TOLERANCE,
+        )
+        for photo in photos
+        for data in (Jpeg(quality).apply(photo) for quality in (90, 25, 5))
+    )
 
 
-def utilities_of_export(
-    path: Path,
-    preprocess: Preprocess,
-    scale_to: int,
-    min_side: int,
-    temperature: float,
-    files: Sequence[bytes],
-) -> npt.NDArray[np.float64]:
-    """What the export will say of encoded images (N,), as it serves."""
+def judge_of(
+    path: Path, preprocess: Preprocess, scale_to: int, min_side: int, temperature: float
+) -> Callable[[bytes], float]:
+    """What an export says of an encoded image, as it serves: its utility, 0 of one too small."""
     session = open_session(path)
-    utilities = np.zeros(len(files))
-    for number, data in enumerate(files):
+
+    def judge(data: bytes) -> float:
         image = decode(data, OWN_COPIES, scale_to=scale_to)
         if min(image.width, image.height) < min_side:
-            continue
+            return 0.0
         (logits,) = session.run(None, {"images": preprocess([image.pixels])})
-        utilities[number] = to_utility(np.asarray(logits, np.float64), temperature)[0]
-    return utilities
+        return float(to_utility(np.asarray(logits, np.float64), temperature)[0])
+
+    return judge
 
 
 def synthetic_photo() -> Pixels:

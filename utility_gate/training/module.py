@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import (
@@ -23,7 +21,6 @@ from torchvision.models import (
 from torchvision.models.resnet import ResNet
 
 from utility_gate.errors import CheckpointError
-from utility_gate.files import digest_bytes
 from utility_gate.training.weights import torchvision_state
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -259,33 +256,3 @@ class UtilityNet(nn.Module):
             self.trunk.take(load_file(path))
         except Exception as error:
             raise CheckpointError(f"{path}: expected a trunk of this network: {error}") from error
-
-
-def describe_init(source: str) -> dict[str, str]:
-    """Where a trunk came from, for the card: a file's SHA-256 and what its maker recorded."""
-    path = Path(source)
-    if source in ("scratch", "IMAGENET1K_V1"):
-        return {"source": source}
-    recorded = {k: v for k, v in _metadata(path).items() if k != PHOTOGRAPHS}
-    return {"source": path.name, "sha256": digest_bytes(path.read_bytes()), **recorded}
-
-
-PHOTOGRAPHS = "photograph_digests"
-"""Of a trunk's metadata: the photographs that it was pretrained on, as JSON."""
-
-
-def short_digest(digest: str) -> str:
-    """Enough of a SHA-256 to know a photograph by."""
-    return digest[:16]
-
-
-def photographs_of(source: str) -> frozenset[str]:
-    """The photographs (`short_digest`) that a trunk's maker recorded; none of torchvision's."""
-    if source in ("scratch", "IMAGENET1K_V1"):
-        return frozenset()
-    return frozenset(json.loads(_metadata(Path(source)).get(PHOTOGRAPHS, "[]")))
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    with safe_open(path, framework="pt") as file:
-        return file.metadata() or {}

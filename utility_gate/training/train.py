@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,17 +27,12 @@ from utility_gate.training.dataset import Copies, FreshCopies, make_copies, pred
 from utility_gate.training.export import (
     conformance_vectors,
     export_onnx,
+    judge_of,
     synthetic_photo,
-    utilities_of_export,
 )
 from utility_gate.training.fit import Fitted, build_net, fit, fit_exactly, head_logits
-from utility_gate.training.module import (
-    USEFUL,
-    UtilityNet,
-    describe_init,
-    photographs_of,
-    short_digest,
-)
+from utility_gate.training.module import USEFUL, UtilityNet
+from utility_gate.training.origin import describe_init, photographs_of, short_digest
 from utility_gate.training.risk import choose_thresholds
 from utility_gate.training.trainer import processes
 
@@ -106,10 +102,9 @@ def train(
     preprocess = predictor_preprocess(config.side, config.fit)
     # 6. Thresholds by risk on sources of their own, of what was exported.
     bounding = kept.calibration or kept.validation
-    utility = utilities_of_export(
-        path, preprocess, config.scale_to, config.min_side, temperature,
-        [copy.data for copy in bounding],
-    )  # fmt: skip
+    judge = judge_of(path, preprocess, config.scale_to, config.min_side, temperature)
+    with ThreadPoolExecutor() as pool:
+        utility = np.array(list(pool.map(judge, (copy.data for copy in bounding))))
     truth = np.array([int(copy.target) for copy in bounding], np.int64)
     owners = [copy.label.source_digest for copy in bounding]
     thresholds, guarantees = choose_thresholds(utility, truth, owners)
@@ -147,7 +142,7 @@ def train(
             "pace": {} if fitted is None else fitted.pace,
             "packages": described["packages"],
         },
-        conformance=conformance_vectors(path, preprocess, config.scale_to, temperature, photos),
+        conformance=conformance_vectors(judge, photos),
     )
     save_card(card, out)
     return card
